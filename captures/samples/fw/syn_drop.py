@@ -1,0 +1,82 @@
+"""Samples of FW-SYN-DROP: SYNs to one port vanish while another port of the same host answers."""
+
+from _craft.network import Connection, Wire
+
+CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
+BACKOFF = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0)  # RFC 6298 §5 (5.5)
+
+HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9]}
+
+
+def _neighbour(wire: Wire, at: float = 0.2) -> None:
+    """Another port of the same host answers: the host is up and the path is there."""
+    other = Connection(wire, CLIENT, 40001, SERVER, 443)
+    other.open(at)
+    other.close(40.0)
+
+
+def hit():
+    """Six SYNs, back-off, nothing comes back."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF):
+        conn.syn(at, again=i > 0)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_two_syns():
+    """Condition: at least three tries. Two SYNs may be a client that gave up early."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    conn.syn(0.0)
+    conn.syn(1.0, again=True)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_answered_late():
+    """Condition: no SYN-ACK. The fourth SYN is answered: loss, not a firewall."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF[:4]):
+        conn.syn(at, again=i > 0)
+    conn.segment(7.02, False, "SA", options=conn.options)
+    conn.segment(7.03, True, "A")
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_refused():
+    """Condition: no RST. A closed port says so."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF[:4]):
+        conn.syn(at, again=i > 0)
+    conn.segment(7.02, False, "RA", seq=0)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_icmp():
+    """Condition: no ICMP error. Somebody answers that the host cannot be reached."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    last = 0
+    for i, at in enumerate(BACKOFF[:4]):
+        last = conn.syn(at, again=i > 0)
+    wire.icmp_error(7.05, "203.0.113.1", wire.frames[last], type=3, code=1)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_oneway_tap():
+    """Condition: the client never acknowledges. Here it does, so it was answered and the tap missed it."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF[:3]):
+        conn.syn(at, again=i > 0)
+    for at in (3.1, 3.2, 3.3, 3.4):
+        conn.segment(at, True, "A", ack=5001 + int(at * 10))
+    _neighbour(wire)
+    return wire.sorted()

@@ -1,0 +1,191 @@
+"""From a path to a plain file: standard input and compressed captures become unlinked temporary files."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import stat
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from netdiag.errors import CaptureError
+
+_CHUNK = 1 << 20
+_RESERVE = 1 << 28
+"""Disk space left free when unpacking (practice)."""
+
+GZIP, ZSTD, XZ, BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh"
+
+
+@dataclass(slots=True)
+class Source:
+    """A plain file ready to be mapped."""
+
+    path: str
+    """As the user named it; "-" is standard input."""
+    fd: int
+    size: int
+    """Bytes of the plain capture."""
+    stored: int
+    """Bytes of the file as it lies on disk."""
+    compression: str
+    """"" or gzip, zstd, xz, bzip2."""
+    damage: str = ""
+    """Where unpacking broke off; what came before it is used."""
+    _hash: Any = field(default=None, repr=False)
+    _thread: threading.Thread | None = field(default=None, repr=False)
+
+    def sha256(self) -> str:
+        """Of the bytes as stored (compressed, when the file is)."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        return str(self._hash.hexdigest())
+
+
+def open_source(path: str) -> Source:
+    """Opens ``path``; CaptureError with one clear line when it is not a readable, non-empty file."""
+    if path == "-":
+        stream: IO[bytes] = sys.stdin.buffer
+        head = stream.read(6)
+        if not head:
+            raise CaptureError("standard input: empty; expected a capture, for example from tcpdump -w -")
+        return _spool(path, _Joined(head, stream), head)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror or error}") from None
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
+            raise CaptureError(f"{path}: is a directory, not a capture")
+        if not stat.S_ISREG(info.st_mode):  # a pipe or a process substitution
+            with os.fdopen(os.dup(fd), "rb") as stream:
+                head = stream.read(6)
+                if not head:
+                    raise CaptureError(f"{path}: empty")
+                return _spool(path, _Joined(head, stream), head)
+        if info.st_size == 0:
+            raise CaptureError(f"{path}: the file is empty (0 bytes)")
+        head = os.pread(fd, 6, 0)
+        if _compression(head):
+            with os.fdopen(os.dup(fd), "rb") as stream:
+                return _spool(path, _Joined(b"", stream), head)
+    except BaseException:
+        os.close(fd)
+        raise
+    source = Source(path, fd, info.st_size, info.st_size, "", _hash=hashlib.sha256())
+    source._thread = threading.Thread(target=_hash_file, args=(source._hash, os.dup(fd)), daemon=True)
+    source._thread.start()
+    return source
+
+
+def _hash_file(digest: Any, fd: int) -> None:
+    with os.fdopen(fd, "rb", buffering=0) as stream:
+        at = 0
+        while block := os.pread(stream.fileno(), _CHUNK, at):
+            digest.update(block)
+            at += len(block)
+
+
+def _compression(head: bytes) -> str:
+    for magic, name in ((GZIP, "gzip"), (ZSTD, "zstd"), (XZ, "xz"), (BZIP2, "bzip2")):
+        if head.startswith(magic):
+            return name
+    return ""
+
+
+class _Joined:
+    """A stream with its first bytes put back, that hashes and counts what is read."""
+
+    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
+        self.head, self.stream, self.count, self.digest = head, stream, 0, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        if self.head:
+            data, self.head = self.head, b""
+        else:
+            data = self.stream.read(_CHUNK if size < 0 else size)
+        self.count += len(data)
+        self.digest.update(data)
+        return data
+
+
+def _unpacked(kind: str, stream: _Joined) -> Iterator[bytes]:
+    """Plain chunks of a compressed stream; ends in the library's own error when it is damaged."""
+    plain = io.BufferedReader(_Raw(stream), _CHUNK)
+    if kind == "gzip":
+        try:
+            from isal import igzip
+            reader: Any = igzip.GzipFile(fileobj=plain, mode="rb")
+        except ImportError:
+            reader = gzip.GzipFile(fileobj=plain, mode="rb")
+    elif kind == "zstd":
+        import zstandard
+        reader = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
+    elif kind == "xz":
+        reader = lzma.LZMAFile(plain)  # noqa: SIM115
+    elif kind == "bzip2":
+        reader = bz2.BZ2File(plain)
+    else:
+        reader = stream
+    while block := reader.read(_CHUNK):
+        yield block
+
+
+class _Raw(io.RawIOBase):
+    """A ``_Joined`` stream as the raw file that decompressors expect."""
+
+    def __init__(self, stream: _Joined) -> None:
+        self.stream, self.rest = stream, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.rest or self.stream.read(_CHUNK)
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        self.rest = data[size:]
+        return size
+
+
+def _spool(path: str, stream: _Joined, head: bytes) -> Source:
+    kind = _compression(head)
+    with tempfile.TemporaryFile(prefix="netdiag-") as out:
+        space = os.fstatvfs(out.fileno())
+        limit = max(space.f_bavail * space.f_frsize - _RESERVE, _CHUNK)
+        size, damage = 0, ""
+        try:
+            for block in _unpacked(kind, stream):
+                if size + len(block) > limit:
+                    damage = f"unpacking stopped after {size} bytes: no more room for temporary files"
+                    break
+                out.write(block)
+                size += len(block)
+        except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+            damage = _describe(kind, size, error)
+        except Exception as error:  # isal and zstandard have error classes of their own
+            damage = _describe(kind, size, error)
+        out.flush()
+        if size == 0:
+            raise CaptureError(f"{path}: {damage or 'empty after unpacking ' + kind}")
+        with contextlib.suppress(OSError):
+            while not damage and stream.read(_CHUNK):  # trailing bytes still belong to the checksum
+                pass
+        return Source(path, os.dup(out.fileno()), size, stream.count, kind, damage, _hash=stream.digest)
+
+
+def _describe(kind: str, size: int, error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{kind or 'input'} stream is cut or damaged after {size} unpacked bytes ({text})"

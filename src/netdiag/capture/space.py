@@ -1,0 +1,115 @@
+"""One contiguous address space over all capture files, so that an offset is all a payload needs.
+
+The files are mapped one behind the other into one reservation, each followed by zero pages:
+a gather that reads past the end of a file reads zeros, never another file and never a hole.
+Behind them lies room for bytes that no file holds in one piece (reassembled datagrams).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from netdiag.errors import CaptureError
+
+GUARD = 1 << 17
+"""Zero bytes behind each file: no single gather is wider."""
+APPEND_ROOM = 1 << 34
+"""Address space for reassembled bytes; the kernel commits a page when it is first written."""
+
+_PAGE = mmap.PAGESIZE
+# Linux values of <sys/mman.h>; the mmap module has no MAP_FIXED.
+_PROT_READ, _PROT_WRITE = 1, 2
+_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+def _round(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+@dataclass(slots=True)
+class Extent:
+    """Where one file lies in the space."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+class Space:
+    """Bytes of all files at fixed offsets; ``array`` is a uint8 view over everything."""
+
+    def __init__(self, files: list[tuple[int, int]]) -> None:
+        """``files``: (file descriptor, size in bytes) of each; the descriptors may be closed afterwards."""
+        self.extents: list[Extent] = []
+        at = 0
+        for _, size in files:
+            self.extents.append(Extent(at, size))
+            at += _round(size) + GUARD
+        self._append_at = at
+        room = APPEND_ROOM
+        while True:
+            total = at + room + GUARD
+            address = _libc.mmap(None, total, _PROT_READ | _PROT_WRITE,
+                                 _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+            if address not in (None, _FAILED):
+                break
+            room >>= 1  # a limit on address space (ulimit -v) leaves less room
+            if room < 1 << 20:
+                raise CaptureError(f"cannot reserve {at} bytes of address space for the captures")
+        self._append_end = at + room
+        for (fd, size), extent in zip(files, self.extents, strict=True):
+            if size and _libc.mmap(address + extent.start, size, _PROT_READ,
+                                   _MAP_PRIVATE | _MAP_FIXED, fd, 0) == _FAILED:
+                error = ctypes.get_errno()
+                _libc.munmap(address, total)
+                raise CaptureError(f"cannot map the capture into memory (errno {error})")
+        memory = (ctypes.c_uint8 * total).from_address(address)
+        weakref.finalize(memory, _libc.munmap, address, total)  # after the last array that looks into it
+        self.array: npt.NDArray[np.uint8] = np.frombuffer(memoryview(memory).cast("B"), np.uint8)
+        self._view = memoryview(memory).cast("B")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A copy of ``size`` bytes at ``offset``."""
+        return bytes(self._view[offset : offset + size])
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """The bytes themselves, without a copy."""
+        return self._view[offset : offset + size]
+
+    def gather(self, offsets: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.uint8]:
+        """``width`` bytes at each offset, shape (len(offsets), width); at most GUARD wide."""
+        if width > GUARD:
+            raise ValueError(f"gather of {width} bytes is wider than the guard of {GUARD}")
+        if not len(offsets):
+            return np.empty((0, width), np.uint8)
+        windows = np.ndarray((len(self.array) - width + 1,), f"V{width}", self.array, 0, (1,))
+        return windows[offsets].view(np.uint8).reshape(-1, width)
+
+    def numbers(self, dtype: str) -> npt.NDArray[np.uint32]:
+        """A view that reads a number of ``dtype`` at any byte offset: ``numbers(">u2")[offset]``."""
+        kind = np.dtype(dtype)
+        return np.ndarray((len(self.array) - kind.itemsize + 1,), kind, self.array, 0, (1,))
+
+    def append(self, data: bytes) -> int:
+        """Puts ``data`` behind the files and returns its offset; CaptureError when the room is used up."""
+        start = self._append_at
+        if start + len(data) > self._append_end:
+            raise CaptureError("the room for reassembled bytes is used up")
+        self.array[start : start + len(data)] = np.frombuffer(data, np.uint8)
+        self._append_at += len(data)
+        return start

@@ -1,0 +1,64 @@
+"""From findings to incidents: one mechanism, its impacts below it, other explanations beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from netdiag.model import Alternative, Finding, Incident, Pattern, stable_id
+
+
+def rank(findings: Sequence[Finding]) -> list[Finding]:
+    """Worst first: severity, then confidence, then how many are affected, then time."""
+    return sorted(findings, key=lambda f: (-f.severity, -f.confidence, -f.affected_total, f.start_ns, f.pattern, f.id))
+
+
+def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> list[Incident]:
+    """Joins findings where one pattern says that it explains the other and both touch the same call, flow or host.
+
+    Gates are no incidents: they qualify the others.
+    """
+    faults = [f for f in findings if not patterns[f.pattern].gate]
+    explains: dict[str, list[Finding]] = {f.id: [] for f in faults}
+    explained: set[str] = set()
+    for cause in faults:
+        for effect in faults:
+            if effect is not cause and effect.pattern in patterns[cause.pattern].explains and cause.keys & effect.keys:
+                explains[cause.id].append(effect)
+                explained.add(effect.id)
+    out = []
+    for cause in faults:
+        if cause.id in explained:
+            continue
+        impacts = _reach(cause, explains)
+        members = [cause, *impacts]
+        rivals = [f for f in faults if f not in members and f.id not in explained and f.keys & cause.keys]
+        out.append(Incident(
+            id=stable_id("incident", cause.id), title=_title(cause, impacts), severity=max(f.severity for f in members),
+            confidence=cause.confidence, mechanism=cause.id, impacts=tuple(f.id for f in impacts),
+            alternatives=(*cause.alternatives, *(_rival(f) for f in rivals)), next_capture=cause.next_capture,
+            start_ns=min(f.start_ns for f in members), end_ns=max(f.end_ns for f in members)))
+    return sorted(out, key=lambda i: (-i.severity, -i.confidence, i.start_ns, i.id))
+
+
+def _reach(cause: Finding, explains: Mapping[str, list[Finding]]) -> list[Finding]:
+    seen: dict[str, Finding] = {}
+    todo = list(explains[cause.id])
+    while todo:
+        effect = todo.pop(0)
+        if effect.id != cause.id and effect.id not in seen:
+            seen[effect.id] = effect
+            todo += explains[effect.id]
+    return rank(list(seen.values()))
+
+
+def _title(cause: Finding, impacts: Sequence[Finding]) -> str:
+    if not impacts:
+        return cause.title
+    return f"{cause.title} → {impacts[0].title}"
+
+
+def _rival(finding: Finding) -> Alternative:
+    return Alternative(
+        title=f"{finding.title} ({finding.pattern})",
+        speaks_for=finding.reasons[0] if finding.reasons else finding.summary,
+        speaks_against=f"only {finding.confidence.label}, and neither explains the other")

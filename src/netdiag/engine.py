@@ -1,0 +1,185 @@
+"""Runs the detectors over the tables and turns what they met into findings.
+
+A detector that raises becomes an ERROR outcome with its reason, and the others go on. The confidence
+rules that hold for all patterns are applied here, once: capture-quality gates cap findings that
+rest on something not seen, repetition lifts a suspicion once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from netdiag import __version__, diagnosis, registry
+from netdiag.errors import RegistryError
+from netdiag.model import (
+    Confidence,
+    Detection,
+    Evidence,
+    Finding,
+    Occurrence,
+    Outcome,
+    Pattern,
+    Report,
+    Status,
+    stable_id,
+)
+from netdiag.tables import EVIDENCE_FRAMES, Tables
+
+REPEATS = 3
+"""Independent occurrences with one constant that lift a suspicion (practice)."""
+LISTED = 20
+"""Subjects named in a finding; the rest is counted (practice)."""
+
+
+def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = (),
+            settings: Mapping[str, float] | None = None,
+            progress: Callable[[str, int, int], None] | None = None) -> Report:
+    """Judges the captures behind ``tables`` with all patterns, or those of ``select`` less ``ignore``.
+
+    ``select`` and ``ignore`` take ids or families ("TLS", "RTP-ONEWAY"). RegistryError for an unknown one.
+    """
+    given = dict(settings or {})
+    registry.check_settings(given)
+    wanted = _choose(select, ignore)
+    outcomes: dict[str, Outcome] = {}
+    found: dict[str, list[Finding]] = {}
+    gated: dict[str, set[int]] = {}
+    # Gates first: what they say caps the others. A gate that was not selected still caps, but is not reported.
+    everything = registry.patterns()
+    gates = [i for i, p in everything.items() if p.gate]
+    todo = [*gates, *(i for i in wanted if not everything[i].gate)]
+    for number, pattern_id in enumerate(todo):
+        if progress:
+            progress(pattern_id, number, len(todo))
+        pattern = everything[pattern_id]
+        detection, outcome = _run(pattern, tables, given)
+        if pattern.gate:
+            gated[pattern_id] = {flow for o in detection.occurrences for flow in o.flows}
+        if pattern_id in wanted:
+            outcomes[pattern_id] = outcome
+            found[pattern_id] = _findings(pattern, detection, gated)
+    findings = diagnosis.rank([f for group in found.values() for f in group])
+    return Report(
+        version=__version__, captures=tables.captures, outcomes=tuple(outcomes[i] for i in sorted(outcomes)),
+        findings=tuple(findings), incidents=tuple(diagnosis.incidents(findings, everything)),
+        anomalies=tables.anomalies(), inventory=inventory(tables), at_ns=tables.options.at_ns)
+
+
+def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:
+    known = registry.patterns()
+
+    def match(names: Iterable[str]) -> set[str]:
+        out: set[str] = set()
+        for name in names:
+            hits = {i for i in known if i == name.upper() or i.startswith(name.upper() + "-")}
+            if not hits:
+                registry.get(name)  # raises with the nearest ids
+                raise RegistryError(f"no pattern {name!r}")
+            out |= hits
+        return out
+
+    chosen = match(select) or set(known)
+    return sorted(chosen - match(ignore))
+
+
+def _run(pattern: Pattern, tables: Tables, given: Mapping[str, float]) -> tuple[Detection, Outcome]:
+    try:
+        detection = registry.detector(pattern.id)(tables, registry.settings(pattern, given))
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+        detection = Detection(Status.ERROR, reason)
+    wanted = detection.next_capture
+    if detection.status is Status.INCONCLUSIVE:
+        wanted = wanted or pattern.next_capture
+    return detection, Outcome(pattern.id, detection.status, detection.reason, wanted)
+
+
+def _findings(pattern: Pattern, detection: Detection, gated: Mapping[str, set[int]]) -> list[Finding]:
+    groups: dict[tuple[str, ...], list[Occurrence]] = defaultdict(list)
+    for occurrence in detection.occurrences:
+        groups[occurrence.group].append(_capped(occurrence, pattern, gated))
+    return [_finding(pattern, group, _lifted(items), detection) for group, items in groups.items()]
+
+
+def _capped(occurrence: Occurrence, pattern: Pattern, gated: Mapping[str, set[int]]) -> Occurrence:
+    """Absence is only as good as the capture: a gate that touches its flows caps it at suspected."""
+    if pattern.gate or not occurrence.absence or occurrence.confidence is Confidence.SUSPECTED:
+        return occurrence
+    flows = set(occurrence.flows)
+    caps = sorted(gate for gate, touched in gated.items() if touched & flows)
+    if not caps:
+        return occurrence
+    reason = f"capped at suspected by {', '.join(caps)}: what is missing may only be missing in the capture"
+    return dataclasses.replace(occurrence, confidence=Confidence.SUSPECTED, reasons=(*occurrence.reasons, reason))
+
+
+def same_constant(a: float, b: float) -> bool:
+    """Equal within 1 s below 60 s, within 2 % above (practice)."""
+    return abs(a - b) <= (1.0 if max(a, b) < 60 else 0.02 * max(a, b))
+
+
+def _lifted(items: list[Occurrence]) -> list[Occurrence]:
+    """Three or more independent occurrences with the same constant: suspected becomes probable, once."""
+    constants = {o.subject: o.constant for o in items if o.constant is not None}
+    for value in constants.values():
+        if sum(1 for other in constants.values() if same_constant(value, other)) >= REPEATS:
+            alike = [s for s, other in constants.items() if same_constant(value, other)]
+            reason = f"the same {value:.3g} s in {len(alike)} independent cases"
+            return [dataclasses.replace(o, confidence=Confidence.PROBABLE, reasons=(*o.reasons, reason))
+                    if o.confidence is Confidence.SUSPECTED and o.subject in alike else o for o in items]
+    return items
+
+
+def _finding(pattern: Pattern, group: tuple[str, ...], items: list[Occurrence], detection: Detection) -> Finding:
+    subjects = list(dict.fromkeys(o.subject for o in items))
+    # One fault seen at two points is told once: the surest account leads, the other points add their frames.
+    lead = max(items, key=lambda o: (o.confidence, -o.start_ns))
+    ordered = [lead, *(o for o in items if o is not lead)]
+    limitations = tuple(dict.fromkeys(text for o in ordered for text in o.limitations))
+    total = max(detection.examined.get(group, 0), len(subjects))
+    return Finding(
+        id=stable_id(pattern.id, *group), pattern=pattern.id, title=lead.title or pattern.title,
+        severity=lead.severity if lead.severity is not None else pattern.severity, confidence=lead.confidence,
+        reasons=lead.reasons, summary=lead.summary, scope=lead.scope, case=pattern.cases[0] if pattern.cases else "",
+        evidence=_merged(ordered), affected=tuple(subjects[:LISTED]), affected_total=len(subjects),
+        examined_total=total, population=detection.population, limitations=limitations,
+        mitigation=pattern.mitigation, fix=pattern.fix, prevention=pattern.prevention,
+        next_capture=lead.next_capture or pattern.next_capture, references=pattern.references,
+        keys=frozenset().union(*(o.keys for o in items)), start_ns=min(o.start_ns for o in items),
+        end_ns=max(o.end_ns for o in items), alternatives=lead.alternatives, occurrences=tuple(ordered))
+
+
+def _merged(items: list[Occurrence]) -> tuple[Evidence, ...]:
+    """One entry a file, frames of the leading occurrences first."""
+    by_file: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
+    for occurrence in items:
+        for evidence in occurrence.evidence:
+            by_file[evidence.point, evidence.path].append(evidence)
+    out = []
+    for (point, path), parts in by_file.items():
+        frames: list[int] = []
+        for part in parts:
+            frames += [f for f in part.frames if f not in frames][: EVIDENCE_FRAMES - len(frames)]
+        frames.sort()
+        filters = {p.filter for p in parts}
+        shown = filters.pop() if len(filters) == 1 else "frame.number in {" + ", ".join(map(str, frames)) + "}"
+        out.append(Evidence(point, path, tuple(frames), shown, parts[0].facts))
+    return tuple(out)
+
+
+def inventory(tables: Tables) -> dict[str, int]:
+    """What is in the captures: counts for the head of the report."""
+    sip = tables.sip
+    return {
+        "packets": tables.packets.n, "flows": len(tables.packets.flow_start), "tcp_connections": tables.tcp.height,
+        "icmp_errors": tables.icmp.height, "sip_messages": sip.height, "calls": tables.calls.height,
+        "registrations": tables.registrations.height, "rtp_streams": tables.rtp.height,
+        "tls_handshakes": tables.handshakes.height, "certificates": tables.certs.height,
+        "dns_lookups": tables.lookups.height,
+    }

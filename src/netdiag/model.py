@@ -1,0 +1,317 @@
+"""What netdiag says: patterns, occurrences, findings, outcomes, incidents and the report.
+
+Only frozen data; nothing here reads a capture. Times are int64 nanoseconds since the
+Unix epoch (UTC), durations are float seconds, frame numbers are Wireshark's (from 1, per file).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Severity(enum.IntEnum):
+    """Impact if the finding is true."""
+
+    INFO = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class Confidence(enum.IntEnum):
+    """How well the capture supports the finding; apart from its severity."""
+
+    SUSPECTED = 0
+    PROBABLE = 1
+    CONFIRMED = 2
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class Status(enum.Enum):
+    """What became of one pattern on one set of captures."""
+
+    FOUND = "found"
+    CLEAR = "clear"
+    NOT_APPLICABLE = "not-applicable"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A number of a detector that the user may change with ``--set ID.name=value``."""
+
+    name: str
+    default: float
+    unit: str
+    """For example "packets", "s", "%"."""
+    source: str
+    """RFC with section, kernel or vendor default, or "practice"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A public source that a pattern rests on."""
+
+    title: str
+    """For example "RFC 3261 §13.3.1.4"."""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Metadata of one failure pattern; the page is the docstring of its module."""
+
+    id: str
+    title: str
+    severity: Severity
+    cases: tuple[str, ...]
+    """Slugs of the case studies that teach it."""
+    needs: tuple[str, ...]
+    """Names of the fact tables the detector reads."""
+    references: tuple[Reference, ...]
+    filter: str
+    """Wireshark display filter that shows the pattern's frames."""
+    mitigation: str
+    """What to do now."""
+    fix: str
+    """The durable repair."""
+    prevention: str
+    next_capture: str
+    """What to capture when the verdict is open."""
+    settings: tuple[Setting, ...] = ()
+    explains: tuple[str, ...] = ()
+    """Ids of the patterns that are an impact of this one."""
+    gate: bool = False
+    """True for CAP-* patterns: they cap the confidence of others, and are not faults themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Frames of one capture file, seen at one capture point, that show a finding."""
+
+    point: str
+    path: str
+    frames: tuple[int, ...]
+    """Wireshark frame numbers in ``path``."""
+    filter: str
+    """Display filter that shows these frames."""
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    """ECS/Packetbeat-style names (``sip.call_id``, ``tls.alert``) to values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another explanation of an incident, with what speaks for and against it."""
+
+    title: str
+    speaks_for: str
+    speaks_against: str
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One time that a pattern was met: one call, one connection, one host. Detectors produce these."""
+
+    subject: str
+    """What failed, the same text at every capture point: a Call-ID, a five-tuple, a certificate."""
+    group: tuple[str, ...]
+    """What makes several occurrences one fault, e.g. the server's address."""
+    summary: str
+    """One sentence with the numbers that matter, for this occurrence alone."""
+    confidence: Confidence
+    reasons: tuple[str, ...]
+    """Why that confidence: one clause per reason."""
+    evidence: tuple[Evidence, ...]
+    scope: Mapping[str, str | int | float]
+    """What is affected, by ECS-style field names."""
+    flows: tuple[int, ...] = ()
+    """Flow ids (``flows.flow``) that it touches: what the CAP-* gates are compared with."""
+    keys: frozenset[str] = frozenset()
+    """Join keys for incidents: ``call:<Call-ID>``, ``flow:<community id>``, ``host:<address>``, ``aor:<aor>``."""
+    absence: bool = False
+    """The key fact is that something was not seen; capture-quality gates cap such findings at suspected."""
+    constant: float | None = None
+    """A duration in seconds that repeats when the cause is a timer; three equal ones lift the confidence once."""
+    start_ns: int = 0
+    end_ns: int = 0
+    limitations: tuple[str, ...] = ()
+    title: str = ""
+    """Overrides the pattern's title when the occurrence knows it better."""
+    severity: Severity | None = None
+    """Overrides the pattern's severity."""
+    alternatives: tuple[Alternative, ...] = ()
+    """Other explanations that these packets leave open, with what speaks for and against each."""
+    next_capture: str = ""
+    """Overrides the pattern's next capture: what would settle this very case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What ``detect`` returns: a status with its reason, and the occurrences when the status is FOUND."""
+
+    status: Status
+    reason: str
+    occurrences: tuple[Occurrence, ...] = ()
+    examined: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """For each group, how many subjects could have shown the fault (the m of "n of m")."""
+    population: str = "flows"
+    """What is counted: "calls", "connections", "handshakes"."""
+    next_capture: str = ""
+    """For INCONCLUSIVE: what to capture next."""
+
+
+def found(occurrences: tuple[Occurrence, ...] | list[Occurrence], *, population: str = "flows",
+          examined: Mapping[tuple[str, ...], int] | None = None, reason: str = "") -> Detection:
+    """The pattern was met at least once."""
+    items = tuple(occurrences)
+    if not items:
+        raise ValueError("found() needs at least one occurrence")
+    return Detection(Status.FOUND, reason or f"{len(items)} met", items, examined or {}, population)
+
+
+def clear(reason: str) -> Detection:
+    """The capture could have shown the fault, and does not."""
+    return Detection(Status.CLEAR, reason)
+
+
+def not_applicable(reason: str) -> Detection:
+    """Nothing in the capture is of the kind that can have this fault."""
+    return Detection(Status.NOT_APPLICABLE, reason)
+
+
+def inconclusive(reason: str, next_capture: str) -> Detection:
+    """The capture could not have shown it; ``next_capture`` says what would."""
+    return Detection(Status.INCONCLUSIVE, reason, next_capture=next_capture)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Occurrences of one pattern with one cause, over all flows and capture points."""
+
+    id: str
+    pattern: str
+    title: str
+    severity: Severity
+    confidence: Confidence
+    reasons: tuple[str, ...]
+    summary: str
+    scope: Mapping[str, str | int | float]
+    case: str
+    """Slug of the case study, "" when none is linked."""
+    evidence: tuple[Evidence, ...]
+    affected: tuple[str, ...]
+    """Subjects, the first ones first; ``affected_total`` of ``examined_total``."""
+    affected_total: int
+    examined_total: int
+    population: str
+    limitations: tuple[str, ...]
+    mitigation: str
+    fix: str
+    prevention: str
+    next_capture: str
+    references: tuple[Reference, ...]
+    keys: frozenset[str]
+    start_ns: int
+    end_ns: int
+    alternatives: tuple[Alternative, ...] = ()
+    occurrences: tuple[Occurrence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one pattern."""
+
+    pattern: str
+    status: Status
+    reason: str
+    next_capture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One mechanism with its impacts."""
+
+    id: str
+    title: str
+    severity: Severity
+    confidence: Confidence
+    mechanism: str
+    """Id of the finding that is the mechanism."""
+    impacts: tuple[str, ...]
+    """Ids of the findings that follow from it."""
+    alternatives: tuple[Alternative, ...]
+    next_capture: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSummary:
+    """Frame accounting of one capture file: ``frames == decoded + sum(skipped.values())``."""
+
+    path: str
+    point: str
+    format: str
+    sha256: str
+    size: int
+    frames: int
+    decoded: int
+    skipped: Mapping[str, int]
+    """Reason to number of frames that no table uses, e.g. {"link type 105 (IEEE802_11)": 4}."""
+    first_ns: int
+    last_ns: int
+    complete: bool
+    """False when the file is cut or damaged; ``damage`` then says where."""
+    damage: str = ""
+    comments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """Odd input that was met on the way: never an exception, never lost."""
+
+    table: str
+    reason: str
+    count: int
+    point: str
+    path: str
+    first_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one analysis has to say."""
+
+    version: str
+    captures: tuple[CaptureSummary, ...]
+    outcomes: tuple[Outcome, ...]
+    findings: tuple[Finding, ...]
+    incidents: tuple[Incident, ...]
+    anomalies: tuple[Anomaly, ...]
+    inventory: Mapping[str, int]
+    """Counts that say what is in the capture: packets, SIP messages, calls, handshakes…"""
+    at_ns: int | None = None
+    """The time certificates were judged at, when the user gave one."""
+
+    @property
+    def complete(self) -> bool:
+        """False when a capture was damaged or a detector errored."""
+        return all(c.complete for c in self.captures) and all(o.status is not Status.ERROR for o in self.outcomes)
+
+
+def stable_id(*parts: str) -> str:
+    """Twelve hex digits that are the same for the same parts in every run."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]

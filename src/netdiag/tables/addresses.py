@@ -1,0 +1,44 @@
+"""What realm an address belongs to: who can route to it."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+_REALMS: tuple[tuple[str, str], ...] = (
+    ("10.0.0.0/8", "private"), ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),  # RFC 1918 §3
+    ("100.64.0.0/10", "cgn"),  # RFC 6598 §7
+    ("169.254.0.0/16", "link-local"),  # RFC 3927 §1.4
+    ("127.0.0.0/8", "loopback"),  # RFC 1122 §3.2.1.3
+    ("0.0.0.0/8", "unspecified"),
+    ("224.0.0.0/4", "multicast"),
+    ("fc00::/7", "private"),  # RFC 4193 §3.1
+    ("fe80::/10", "link-local"),  # RFC 4291 §2.5.6
+    ("::1/128", "loopback"),
+    ("::/128", "unspecified"),
+    ("ff00::/8", "multicast"),
+)
+_NETWORKS = tuple((ipaddress.ip_network(text), realm) for text, realm in _REALMS)
+
+
+@lru_cache(maxsize=65536)
+def realm(address: str) -> str:
+    """"public", "private", "cgn", "link-local", "loopback", "unspecified", "multicast", or "name" for no address.
+
+    Documentation addresses (RFC 5737, RFC 3849) count as public: that is what they stand for.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return "name"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    for network, name in _NETWORKS:
+        if ip.version == network.version and ip in network:
+            return name
+    return "public"
+
+
+def routable(address: str) -> bool:
+    """Can a host on the public Internet send to it?"""
+    return realm(address) == "public"
