@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
 import hashlib
 import io
 import lzma
@@ -120,17 +119,17 @@ class _Joined:
         self.digest.update(data)
         return data
 
+    read1 = read
+
 
 def _unpacked(kind: str, stream: _Joined) -> Iterator[bytes]:
     """Plain chunks of a compressed stream; ends in the library's own error when it is damaged."""
-    plain = io.BufferedReader(_Raw(stream), _CHUNK)
     if kind == "gzip":
-        try:
-            from isal import igzip
-            reader: Any = igzip.GzipFile(fileobj=plain, mode="rb")
-        except ImportError:
-            reader = gzip.GzipFile(fileobj=plain, mode="rb")
-    elif kind == "zstd":
+        yield from _gunzip(stream)
+        return
+    plain = io.BufferedReader(_Raw(stream), _CHUNK)
+    reader: Any
+    if kind == "zstd":
         import zstandard
         reader = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
     elif kind == "xz":
@@ -139,8 +138,30 @@ def _unpacked(kind: str, stream: _Joined) -> Iterator[bytes]:
         reader = bz2.BZ2File(plain)
     else:
         reader = stream
-    while block := reader.read(_CHUNK):
+    # read1 hands over what there is before it meets the end of a stream that was cut.
+    while block := reader.read1(_CHUNK):
         yield block
+
+
+def _gunzip(stream: _Joined) -> Iterator[bytes]:
+    """All members of a gzip file; unlike the file classes it hands out what came before a cut."""
+    try:
+        from isal import isal_zlib as codec
+    except ImportError:
+        codec = zlib
+    unit = codec.decompressobj(31)  # 16 + 15: gzip framing, largest window
+    rest = stream.read(_CHUNK)
+    while rest:
+        yield unit.decompress(rest, _CHUNK)
+        rest = unit.unconsumed_tail
+        if unit.eof:
+            rest = unit.unused_data or stream.read(_CHUNK)
+            if not rest or not rest.startswith(GZIP[: len(rest)]):
+                return  # the end, or padding behind the last member, as gzip(1) ignores it
+            unit = codec.decompressobj(31)
+        rest = rest or stream.read(_CHUNK)
+    if not unit.eof:
+        raise EOFError("it ends before its end mark")
 
 
 class _Raw(io.RawIOBase):
@@ -173,9 +194,7 @@ def _spool(path: str, stream: _Joined, head: bytes) -> Source:
                     break
                 out.write(block)
                 size += len(block)
-        except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-            damage = _describe(kind, size, error)
-        except Exception as error:  # isal and zstandard have error classes of their own
+        except Exception as error:  # every decompressor has error classes of its own
             damage = _describe(kind, size, error)
         out.flush()
         if size == 0:
