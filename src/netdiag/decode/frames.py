@@ -13,7 +13,8 @@ from netdiag.capture.records import NO_PACKET, Records
 from netdiag.capture.space import Space
 from netdiag.decode import ip, link, transport
 
-IPV4, IPV6, CUT, FRAGMENT, BAD = 1, 2, 4, 8, 32
+IPV4, IPV6, CUT, FRAGMENT, BAD, FIRST_FRAGMENT = 1, 2, 4, 8, 32, 128
+"""Bits of the column ``flags``, as ``tables.packets`` documents them."""
 BLOCK = 1 << 14
 """Frames decoded at once: their columns stay in the second-level cache (measured)."""
 
@@ -127,6 +128,7 @@ class Decoded:
             for column in (net.src, net.dst, net.proto, net.ttl, net.id, net.size):
                 column[~net.good] = 0
         flags[net.fragment & net.good] |= FRAGMENT
+        flags[net.fragment & net.good & (net.piece == 0)] |= FIRST_FRAGMENT
         captured = np.minimum(net.size, np.maximum(end - net.at, 0))
         sport, dport = np.zeros(len(at), np.uint16), np.zeros(len(at), np.uint16)
         kind = np.zeros(len(at), np.uint8)

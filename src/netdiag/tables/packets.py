@@ -34,6 +34,8 @@ BAD = 32
 """The IP or transport header does not hold together; the columns behind it are 0."""
 FORWARD = 64
 """Same direction as the first packet of its flow."""
+FIRST_FRAGMENT = 128
+"""A FRAGMENT that begins its datagram (offset 0)."""
 
 # Values of ``kind``: a guess from the first bytes of the payload, for choosing rows; tables check again.
 KIND_NONE = 0

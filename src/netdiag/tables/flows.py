@@ -1,0 +1,140 @@
+"""Flows: all packets of one capture point with the same addresses, ports and protocol, both directions."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from netdiag.decode.community_id import community_id, digest
+from netdiag.tables.packets import CUT, FORWARD, ICMP, ICMPV6, IPV6, TCP, UDP, Packets
+from netdiag.tables.packets import U8 as Bytes
+from netdiag.tables.packets import U32 as Words
+from netdiag.tables.schema import U8, U16, U32, empty, schema
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+SCTP = 132
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One bidirectional flow at one capture point. "a" is who sent the first packet seen."""
+
+    flow: U32
+    point: str
+    proto: U8
+    """IP protocol number."""
+    a: str
+    """Address of the sender of the first packet."""
+    a_port: U16
+    b: str
+    b_port: U16
+    packets_ab: U32
+    packets_ba: U32
+    bytes_ab: int
+    """Transport payload on the wire."""
+    bytes_ba: int
+    first_ns: int
+    last_ns: int
+    first_packet: U32
+    last_packet: U32
+    max_gap_s: float
+    """Longest silence between two packets of the flow, seconds, either direction."""
+    cut: bool
+    """A packet of it was cut by the snap length."""
+
+
+def build(tables: Tables) -> pl.DataFrame:
+    """One row for each flow id, in order of the ids."""
+    p = tables.packets
+    start = p.flow_start
+    if not len(start):
+        return empty(Flow)
+    order = p.order
+    forward = (p.flags[order] & FORWARD) != 0
+    volume = p.wire[order].astype(np.int64)
+    ts = p.ts[order]
+    first, last = order[start], order[start + p.flow_size - 1]
+    gap = np.zeros(len(order), np.int64)
+    gap[1:] = ts[1:] - ts[:-1]
+    gap[start] = 0
+    sent = np.add.reduceat(forward, start, dtype=np.int64)
+    total, ahead = np.add.reduceat(volume, start), np.add.reduceat(np.where(forward, volume, 0), start)
+    names = pl.Series(tables.points, dtype=pl.String)
+    columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {
+        "flow": np.arange(len(start), dtype=np.uint32),
+        "point": names.gather(p.points(first)),
+        "proto": p.proto[first],
+        "a": address_texts(p, p.src[first], p.flags[first]), "a_port": p.sport[first],
+        "b": address_texts(p, p.dst[first], p.flags[first]), "b_port": p.dport[first],
+        "packets_ab": sent, "packets_ba": p.flow_size - sent,
+        "bytes_ab": ahead, "bytes_ba": total - ahead,
+        "first_ns": ts[start], "last_ns": ts[start + p.flow_size - 1],
+        "first_packet": first, "last_packet": last,
+        "max_gap_s": np.maximum(np.maximum.reduceat(gap, start), 0) / 1e9,
+        "cut": np.logical_or.reduceat((p.flags[order] & CUT) != 0, start),
+    }
+    wanted = schema(Flow)
+    return pl.DataFrame({n: pl.Series(n, columns[n]).cast(wanted[n]) for n in wanted}, schema=wanted)
+
+
+def address_texts(packets: Packets, values: Words, flags: Bytes) -> pl.Series:
+    """Text of many ``src``/``dst`` values; each distinct address is formatted once."""
+    six = (flags & IPV6) != 0
+    unique, back = np.unique(values.astype(np.uint64) | six.astype(np.uint64) << np.uint64(32), return_inverse=True)
+    low = pl.Series((unique & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+    v = pl.col("v")
+    dotted = pl.format("{}.{}.{}.{}", v // (1 << 24), v // (1 << 16) % 256, v // 256 % 256, v % 256)
+    four = pl.DataFrame({"v": low}).select(dotted).to_series()
+    first6 = int(np.searchsorted(unique, np.uint64(1 << 32)))
+    texts = [str(ipaddress.IPv6Address(packets.v6[int(v)])) for v in low[first6:]]
+    names = pl.concat([four[:first6], pl.Series(texts, dtype=pl.String)])
+    return names.gather(back.astype(np.uint32))
+
+
+def address_bytes(packets: Packets, value: int, flags: int) -> bytes:
+    """A ``src``/``dst`` value in network order."""
+    return packets.v6[value] if flags & IPV6 else value.to_bytes(4, "big")
+
+
+def community_ids(packets: Packets, rows: npt.NDArray[np.integer]) -> pl.Series:
+    """Community ID (version 1) of the flow of each packet row."""
+    p = packets
+    six = (p.flags[rows] & IPV6) != 0
+    proto = p.proto[rows]
+    out = np.empty(len(rows), object)
+    # Nearly all flows are TCP or UDP over IPv4: their bytes are laid out for all at once, one SHA-1 each is left.
+    plain = np.flatnonzero(~six & np.isin(proto, (TCP, UDP)))
+    r = rows[plain]
+    a = p.src[r].astype(np.uint64) << np.uint64(16) | p.sport[r]
+    b = p.dst[r].astype(np.uint64) << np.uint64(16) | p.dport[r]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    raw = np.zeros((len(r), 14), np.uint8)
+    raw[:, 0:4] = (low >> np.uint64(16)).astype(">u4").view(np.uint8).reshape(-1, 4)
+    raw[:, 4:8] = (high >> np.uint64(16)).astype(">u4").view(np.uint8).reshape(-1, 4)
+    raw[:, 8] = proto[plain]
+    raw[:, 10:12] = (low & np.uint64(65535)).astype(">u2").view(np.uint8).reshape(-1, 2)
+    raw[:, 12:14] = (high & np.uint64(65535)).astype(">u2").view(np.uint8).reshape(-1, 2)
+    packed = raw.tobytes()
+    out[plain] = [digest(packed[i : i + 14]) for i in range(0, len(packed), 14)]
+    plain_mask = np.zeros(len(rows), np.bool_)
+    plain_mask[plain] = True
+    for i in np.flatnonzero(~plain_mask).tolist():
+        row = int(rows[i])
+        flags, number = int(p.flags[row]), int(p.proto[row])
+        ports = (int(p.sport[row]), int(p.dport[row]))
+        if number in (ICMP, ICMPV6):
+            head = p.head([row], 2)[0]
+            ports = (int(head[0]), int(head[1]))
+        elif number == SCTP and ports == (0, 0):
+            head = p.head([row], 4)[0]  # the packet table knows ports of TCP and UDP only
+            ports = (int(head[0]) << 8 | int(head[1]), int(head[2]) << 8 | int(head[3]))
+        out[i] = community_id(address_bytes(p, int(p.src[row]), flags), address_bytes(p, int(p.dst[row]), flags),
+                              number, *ports)
+    return pl.Series(out.tolist(), dtype=pl.String)

@@ -1,0 +1,192 @@
+"""The byte stream that one side of a TCP connection sent, put together from its segments.
+
+Survives retransmission, overlap (the bytes that came first win), reordering, sequence wrap-around, packets cut
+by the snap length (holes) and segments far outside the stream (dropped beyond the limit, and said so).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from netdiag.tables.packets import I64, RST, SYN, U8, U32, Packets
+from netdiag.tables.tcp_segments import connection_segments
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+LIMIT = 1 << 22
+"""Bytes kept of one side: handshakes and signalling lie far below it, bulk transfer needs no more (practice)."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One side of a connection. Positions count from its first byte: behind the SYN, or the first byte captured."""
+
+    data: bytes
+    """Contiguous from position 0; what was not captured is zero."""
+    holes: tuple[tuple[int, int], ...]
+    """Positions (from, up to) of ``data`` that were not captured."""
+    start_known: bool
+    """The SYN was captured, so position 0 is the first byte that was sent."""
+    truncated: bool
+    """There were bytes beyond the limit, or so far off that they cannot belong here."""
+    _end: I64
+    """End of each captured piece, ascending; pieces do not overlap."""
+    _carrier: U32
+    """Packet row that carries each piece."""
+    _complete: U32
+    """Packet row after which every captured piece up to this one was there."""
+    _complete_ns: I64
+
+    def _piece(self, position: int) -> int:
+        if not len(self._end):
+            raise IndexError("empty stream")
+        return min(int(np.searchsorted(self._end, position, side="right")), len(self._end) - 1)
+
+    def packet_at(self, position: int) -> int:
+        """Packet row that made everything up to this byte available in order, where tshark shows the reassembled
+        message that ends there. In a hole: the packet behind the hole. IndexError for an empty stream."""
+        return int(self._complete[self._piece(position)])
+
+    def time_at(self, position: int) -> int:
+        """Time of ``packet_at(position)``, ns."""
+        return int(self._complete_ns[self._piece(position)])
+
+    def packets(self, start: int, end: int) -> npt.NDArray[np.uint32]:
+        """Packet rows that carry the bytes from ``start`` up to ``end``, ascending."""
+        if end <= start or not len(self._end):
+            return np.zeros(0, np.uint32)
+        a = int(np.searchsorted(self._end, start, side="right"))
+        b = int(np.searchsorted(self._end, end - 1, side="right"))
+        return np.unique(self._carrier[a : b + 1])
+
+    def contiguous(self) -> bytes:
+        """The bytes before the first hole."""
+        return self.data[: self.holes[0][0]] if self.holes else self.data
+
+
+EMPTY = Stream(b"", (), False, False, np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint32),
+               np.zeros(0, np.int64))
+
+
+class Streams:
+    """Streams on demand; nothing is kept, a second call does the work again."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def get(self, connection: int, from_client: bool, limit: int = LIMIT) -> Stream:
+        """What one side of a connection (row number of ``Tables.tcp``) sent, at most ``limit`` bytes."""
+        packets = self._tables.packets
+        s = connection_segments(self._tables, connection)
+        mine = s.client == from_client
+        rows, seq, flags, length = s.row[mine], s.seq[mine], s.flags[mine], s.length[mine]
+        syn = np.flatnonzero(flags & SYN)
+        carries = (length > 0) & ((flags & RST) == 0)  # data in a reset explains it, it is not stream (RFC 9293 §3.5.3)
+        rows, seq, flags, length = rows[carries], seq[carries], flags[carries], length[carries].astype(np.int64)
+        if not len(rows):
+            return Stream(b"", (), len(syn) > 0, False, EMPTY._end, EMPTY._carrier, EMPTY._complete, EMPTY._complete_ns)
+        start = seq + ((flags & SYN) != 0)  # data of a SYN follows the SYN's own number
+        if len(syn):
+            origin = int(s.seq[mine][syn[0]]) + 1
+        else:
+            # The first segments may have been captured out of order: take the lowest that is near the first.
+            origin = int(start[start > start[0] - limit].min())
+        start = start - origin
+        wanted = (start < limit) & (start + length > 0)
+        far = bool((start >= limit).any() or (start + length > limit).any() or (start < -limit).any())
+        pieces = _pieces(packets, rows[wanted], start[wanted], length[wanted], limit)
+        size = int(np.minimum(start[wanted] + length[wanted], limit).max()) if wanted.any() else 0
+        return _assemble(packets, pieces, size, len(syn) > 0, far)
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """Disjoint intervals of a stream in order of place."""
+
+    start: I64
+    end: I64
+    row: U32
+    source: I64
+    """Offset of the first byte in the space."""
+    arrival: I64
+    """Rank in time."""
+
+
+def _pieces(packets: Packets, rows: U32, start: I64, wire: I64, limit: int) -> _Pieces:
+    """Cuts segments (in order of time) so that each byte is left in the one that brought it first."""
+    captured = np.minimum(packets.length[rows].astype(np.int64), wire)
+    end = np.minimum(start + captured, limit)
+    begin = np.maximum(start, 0)
+    arrival = np.flatnonzero(end > begin)
+    begin, end, base = begin[arrival], end[arrival], start[arrival]
+    order = np.argsort(begin, kind="stable")
+    arrival, begin, end, base = arrival[order], begin[order], end[order], base[order]
+    reach = np.maximum.accumulate(end) if len(end) else end
+    before = np.zeros_like(reach)
+    before[1:] = reach[:-1]
+    overlaps = np.flatnonzero((begin < before) & (end > begin))
+    # A segment that only repeats bytes of earlier ones goes; what overlaps in part needs a closer look.
+    if len(overlaps):
+        leader = np.maximum.accumulate(np.where(end > before, np.arange(len(end)), 0))
+        repeats = np.zeros(len(end), np.bool_)
+        behind = leader[overlaps - 1]
+        repeats[overlaps] = (end[overlaps] <= end[behind]) & (arrival[overlaps] > arrival[behind])
+        keep = ~repeats
+        arrival, begin, end, base = arrival[keep], begin[keep], end[keep], base[keep]
+        if bool((begin[1:] < end[:-1]).any()):
+            arrival, begin, end, base = _first_wins(arrival, begin, end, base)
+    source = packets.offset[rows[arrival]] + (begin - base)
+    return _Pieces(begin, end, rows[arrival], source, arrival)
+
+
+def _first_wins(arrival: I64, begin: I64, end: I64, base: I64) -> tuple[I64, I64, I64, I64]:
+    """Overlapping segments that are no plain repeats: paints an owner for every byte, latest first."""
+    owner = np.full(int(end.max()), -1, np.int32)
+    for i in np.argsort(-arrival, kind="stable").tolist():
+        owner[int(begin[i]) : int(end[i])] = i
+    edge = np.flatnonzero(owner[1:] != owner[:-1]) + 1
+    left = np.concatenate([np.zeros(1, np.int64), edge])
+    right = np.append(edge, len(owner))
+    who = owner[left]
+    held = who >= 0
+    left, right, who = left[held], right[held], who[held]
+    return arrival[who], left, right, base[who]
+
+
+def _assemble(packets: Packets, p: _Pieces, size: int, start_known: bool, truncated: bool) -> Stream:
+    out = np.zeros(size, np.uint8)
+    length = p.end - p.start
+    if len(length):
+        _copy(packets.space.array, out, p.source, p.start, length)
+    gap_from = np.concatenate([np.zeros(1, np.int64), p.end])
+    gap_to = np.append(p.start, size)
+    gap = gap_to > gap_from
+    holes = tuple(zip(gap_from[gap].tolist(), gap_to[gap].tolist(), strict=True))
+    # In order is a byte when the last of all pieces before it has come.
+    last = np.maximum.accumulate(p.arrival) if len(p.arrival) else p.arrival
+    row_of = np.zeros(int(p.arrival.max()) + 1 if len(p.arrival) else 0, np.uint32)
+    row_of[p.arrival] = p.row
+    complete = row_of[last]
+    return Stream(out.tobytes(), holes, start_known, truncated, p.end, p.row, complete, packets.ts[complete])
+
+
+def _copy(space: U8, out: U8, source: I64, target: I64, length: I64) -> None:
+    """Copies many slices; index arithmetic is made for some 64 KiB at a time, so that memory stays small."""
+    if len(length) < 64:
+        for a, b, n in zip(source.tolist(), target.tolist(), length.tolist(), strict=True):
+            out[b : b + n] = space[a : a + n]
+        return
+    total = np.cumsum(length)
+    cuts = np.searchsorted(total, np.arange(0, int(total[-1]) + (1 << 16), 1 << 16))
+    cuts[0], cuts[-1] = 0, len(length)
+    for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        if a == b:
+            continue
+        n = length[a:b]
+        step = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
+        out[np.repeat(target[a:b], n) + step] = space[np.repeat(source[a:b], n) + step]

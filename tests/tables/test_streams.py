@@ -1,0 +1,173 @@
+"""Byte streams out of segments."""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tcp_wire import ACK, MS, RST, START, SYN, Talk, read, write
+
+from netdiag.tables import Tables
+from netdiag.tables.reader import open_captures
+from netdiag.tables.streams import Stream
+
+TEXT = bytes(range(256)) * 40
+
+
+def client(tables: Tables, limit: int = 1 << 22) -> Stream:
+    return tables.streams.get(0, True, limit)
+
+
+def frame_at(tables: Tables, stream: Stream, position: int) -> int:
+    return int(tables.packets.locate([stream.packet_at(position)])[1][0])
+
+
+def test_in_order_with_retransmission_and_both_sides(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 1, 1, b"GET ").c(21, ACK, 5, 1, b"x\r\n").c(300, ACK, 1, 1, b"GET ")
+    t.s(310, ACK, 1, 8, b"200")
+    tables = read(tmp_path / "t.pcap", t.frames)
+    s = client(tables)
+    assert (s.data, s.holes, s.start_known, s.truncated) == (b"GET x\r\n", (), True, False)
+    assert [frame_at(tables, s, p) for p in (0, 3, 4, 6, 100)] == [4, 4, 5, 5, 5]
+    assert s.time_at(4) == START + 21 * MS
+    assert s.packets(0, 7).tolist() == [3, 4]
+    assert s.packets(4, 5).tolist() == [4]
+    assert s.packets(5, 5).tolist() == []
+    assert tables.streams.get(0, False).data == b"200"
+
+
+def test_empty_side(tmp_path: Path) -> None:
+    s = client(read(tmp_path / "t.pcap", Talk().handshake().frames))
+    assert (s.data, s.start_known, s.holes) == (b"", True, ())
+    with pytest.raises(IndexError):
+        s.packet_at(0)
+
+
+def test_order_of_availability(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 11, 1, b"b" * 10).c(30, ACK, 21, 1, b"c" * 10).c(40, ACK, 1, 1, b"a" * 10)
+    t.c(50, ACK, 31, 1, b"d" * 10)
+    tables = read(tmp_path / "t.pcap", t.frames)
+    s = client(tables)
+    assert s.data == b"a" * 10 + b"b" * 10 + b"c" * 10 + b"d" * 10
+    # Frame 6 filled the gap, so all that waited became readable with it.
+    assert [frame_at(tables, s, p) for p in (0, 10, 29, 30)] == [6, 6, 6, 7]
+    assert s.packets(10, 20).tolist() == [3]
+
+
+def test_hole_and_bytes_behind_it(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 1, 1, b"aaaa").c(30, ACK, 9, 1, b"cccc")
+    s = client(read(tmp_path / "t.pcap", t.frames))
+    assert (s.data, s.holes, s.contiguous()) == (b"aaaa\0\0\0\0cccc", ((4, 8),), b"aaaa")
+
+
+def test_first_bytes_win(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 5, 1, b"BBBB").c(30, ACK, 1, 1, b"aaaaXXXX").c(40, ACK, 7, 1, b"YYYYYY")
+    t.c(50, ACK, 1, 1, b"ZZZZZZZZZZZZZZZZ")
+    tables = read(tmp_path / "t.pcap", t.frames)
+    s = client(tables)
+    assert s.data == b"aaaaBBBBYYYYZZZZ"
+    assert s.packets(0, 16).tolist() == [3, 4, 5, 6]
+    assert s.holes == ()
+
+
+def test_midstream_start(tmp_path: Path) -> None:
+    t = Talk().c(0, ACK, 1011, 1, b"second").c(0.1, ACK, 1005, 1, b"first ").c(5, ACK, 1017, 1, b"!")
+    s = client(read(tmp_path / "t.pcap", t.frames))
+    assert (s.data, s.start_known) == (b"first second!", False)
+
+
+def test_wrap_and_keepalive_byte(tmp_path: Path) -> None:
+    t = Talk(2**32 - 20).handshake().c(20, ACK, 1, 1, TEXT[:30]).c(30, ACK, 31, 1, TEXT[30:100])
+    t.c(60_000, ACK, 100, 1, b"\0")
+    s = client(read(tmp_path / "t.pcap", t.frames))
+    assert s.data == TEXT[:100]
+
+
+def test_wild_sequence_number_costs_nothing(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 1, 1, b"a" * 10).c(30, ACK, 1 + 1_500_000_000, 1, b"evil").c(40, ACK, 11, 1, b"b")
+    s = client(read(tmp_path / "t.pcap", t.frames))
+    assert (s.data, s.truncated, s.holes) == (b"a" * 10 + b"b", True, ())
+    s = client(read(tmp_path / "t.pcap", t.frames), limit=4)
+    assert (s.data, s.truncated) == (b"aaaa", True)
+
+
+def test_data_in_syn_and_in_reset(tmp_path: Path) -> None:
+    t = Talk().c(0, SYN, 0, data=b"early").s(5, SYN | ACK, 0, 6).c(6, ACK, 6, 1, b" late")
+    t.c(9, RST | ACK, 11, 1, b"go away")
+    s = client(read(tmp_path / "t.pcap", t.frames))
+    assert s.data == b"early late"
+
+
+def test_snap_length_leaves_holes(tmp_path: Path) -> None:
+    t = Talk().handshake().c(20, ACK, 1, 1, b"a" * 100).c(30, ACK, 101, 1, b"b" * 100)
+    s = client(read(tmp_path / "t.pcap", t.frames, snaplen=54 + 40))
+    assert (len(s.data), s.holes) == (200, ((40, 100), (140, 200)))
+    # A repeat that was captured whole would fill it; one that is cut as well does not.
+    t.c(40, ACK, 41, 1, b"a" * 60)
+    s = client(read(tmp_path / "t.pcap", t.frames, snaplen=54 + 40))
+    assert s.holes == ((80, 100), (140, 200))
+
+
+def test_million_small_segments_take_linear_time(tmp_path: Path) -> None:
+
+
+    count = 200_000
+    t = Talk().handshake()
+    frame = Talk().c(0, ACK, 1, 1, b"xy").frames[0][1]
+    block = np.zeros((count, 16 + len(frame)), np.uint8)
+    block[:, :16] = np.frombuffer(struct.pack("<IIII", START // 10**9 + 1, 0, len(frame), len(frame)), np.uint8)
+    block[:, 16:] = np.frombuffer(frame, np.uint8)
+    order = np.arange(count)
+    order[1:-1:2], order[2::2] = order[2::2].copy(), order[1:-1:2].copy()  # every other pair swapped
+    block[:, 16 + 38 : 16 + 42] = (1001 + 2 * order).astype(">u4").view(np.uint8).reshape(-1, 4)
+    path = write(tmp_path / "t.pcap", t.frames)
+    with path.open("ab") as file:
+        file.write(block.tobytes())
+    tables = open_captures([str(path)])
+    assert tables.tcp.height == 1
+    begin = time.process_time()
+    s = client(tables)
+    assert time.process_time() - begin < 2
+    assert s.data == b"xy" * count
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1000, 2**32 - 300]))
+def test_any_cutting_gives_the_text_back(tmp_path_factory: pytest.TempPathFactory, seed: int, isn: int) -> None:
+    """Random pieces of one text, repeated, overlapping and shuffled: the stream is the text where it was captured."""
+    r = random.Random(seed)
+    size = r.randrange(1, 600)
+    text = r.randbytes(size)
+    t = Talk(isn).handshake()
+    have = bytearray(size)
+    pieces = []
+    for _ in range(r.randrange(1, 12)):
+        a = r.randrange(size)
+        b = min(size, a + r.randrange(1, 200))
+        pieces.append((a, b))
+        have[a:b] = b"\1" * (b - a)
+    for i, (a, b) in enumerate(pieces):
+        t.c(20 + i * 7, ACK, 1 + a, 1, text[a:b])
+    tables = read(tmp_path_factory.mktemp("s") / "t.pcap", t.frames)
+    s = client(tables)
+    end = max(b for _, b in pieces)
+    assert len(s.data) == end
+    missing = set()
+    for a, b in s.holes:
+        missing.update(range(a, b))
+    assert missing == {i for i in range(end) if not have[i]}
+    assert all(s.data[i] == (text[i] if have[i] else 0) for i in range(end))
+    # Time of availability, worked out the slow way.
+    first = [min((k for k, (a, b) in enumerate(pieces) if a <= i < b), default=-1) for i in range(end)]
+    for i in range(end):
+        if have[i]:
+            assert s.packet_at(i) == 3 + max(first[: i + 1])
+            assert s.packets(i, i + 1).tolist() == [3 + first[i]]
+
+
