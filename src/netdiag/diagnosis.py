@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from netdiag.model import Alternative, Finding, Incident, Pattern, stable_id
+from netdiag.model import Alternative, Confidence, Finding, Incident, Pattern, stable_id
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:
@@ -31,7 +31,7 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
             continue
         impacts = _reach(cause, explains)
         members = [cause, *impacts]
-        rivals = [f for f in faults if f not in members and f.id not in explained and f.keys & cause.keys]
+        rivals = [f for f in faults if f not in members and f.id not in explained and _rivals(f, cause)]
         out.append(Incident(
             id=stable_id("incident", cause.id), title=_title(cause, impacts), severity=max(f.severity for f in members),
             confidence=cause.confidence, mechanism=cause.id, impacts=tuple(f.id for f in impacts),
@@ -57,8 +57,14 @@ def _title(cause: Finding, impacts: Sequence[Finding]) -> str:
     return f"{cause.title} → {impacts[0].title}"
 
 
+def _rivals(finding: Finding, cause: Finding) -> bool:
+    """Another account of the same calls or flows that is not sure: what is confirmed stands for itself."""
+    shared = {key for key in finding.keys & cause.keys if not key.startswith("host:")}
+    return bool(shared) and finding.confidence < Confidence.CONFIRMED
+
+
 def _rival(finding: Finding) -> Alternative:
     return Alternative(
         title=f"{finding.title} ({finding.pattern})",
         speaks_for=finding.reasons[0] if finding.reasons else finding.summary,
-        speaks_against=f"only {finding.confidence.label}, and neither explains the other")
+        speaks_against=f"it is only {finding.confidence.label}")

@@ -16,9 +16,14 @@ from netdiag.tables.sip import SipMessage
 
 A, B = "192.0.2.1", "198.51.100.2"
 INVITE = (
-    "INVITE sip:bob@b.example SIP/2.0", "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport",
-    "From: \"Alice; <x>\" <sip:alice@a.example>;tag=f1", "To: <sip:bob@b.example>", "Call-ID: c1@a.example",
-    "CSeq: 7 INVITE", "Contact: <sip:alice@192.0.2.1>;expires=90", "User-Agent: phone 1",
+    "INVITE sip:bob@b.example SIP/2.0",
+    "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport",
+    'From: "Alice; <x>" <sip:alice@a.example>;tag=f1',
+    "To: <sip:bob@b.example>",
+    "Call-ID: c1@a.example",
+    "CSeq: 7 INVITE",
+    "Contact: <sip:alice@192.0.2.1>;expires=90",
+    "User-Agent: phone 1",
 )
 
 
@@ -36,29 +41,74 @@ def test_every_field_of_a_request() -> None:
     assert tables.sip.schema == schema(SipMessage)
     row = tables.sip.row(0, named=True)
     assert row == {
-        "message": 0, "packet": 0, "point": "capture", "ts_ns": 0, "flow": 0, "source": A, "source_port": 5060,
-        "destination": B, "destination_port": 5060, "transport": "udp", "method": "INVITE", "uri": "sip:bob@b.example",
-        "status": None, "reason": None, "call_id": "c1@a.example", "cseq": 7, "cseq_method": "INVITE",
-        "from_uri": "sip:alice@a.example", "from_tag": "f1", "to_uri": "sip:bob@b.example", "to_tag": None,
-        "via": "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport", "branch": "z9hG4bKa",
-        "contact": "<sip:alice@192.0.2.1>;expires=90", "expires": 90, "user_agent": "phone 1", "reason_header": None,
-        "session_expires": "1800", "sdp_offset": len(payload) - 5, "size": len(payload), "cut": False,
-        "retransmission": False, "raw_offset": 42, "raw_length": len(payload),
+        "message": 0,
+        "packet": 0,
+        "point": "capture",
+        "ts_ns": 0,
+        "flow": 0,
+        "source": A,
+        "source_port": 5060,
+        "destination": B,
+        "destination_port": 5060,
+        "transport": "udp",
+        "method": "INVITE",
+        "uri": "sip:bob@b.example",
+        "status": None,
+        "reason": None,
+        "call_id": "c1@a.example",
+        "cseq": 7,
+        "cseq_method": "INVITE",
+        "from_uri": "sip:alice@a.example",
+        "from_tag": "f1",
+        "to_uri": "sip:bob@b.example",
+        "to_tag": None,
+        "via": "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport",
+        "branch": "z9hG4bKa",
+        "contact": "<sip:alice@192.0.2.1>;expires=90",
+        "expires": 90,
+        "user_agent": "phone 1",
+        "reason_header": None,
+        "session_expires": "1800",
+        "sdp_offset": len(payload) - 5,
+        "size": len(payload),
+        "cut": False,
+        "retransmission": False,
+        "raw_offset": 42,
+        "raw_length": len(payload),
     }
     assert reasons(tables) == {}
 
 
 def test_response_compact_forms_folding_case_and_blanks() -> None:
-    text = (b"SIP/2.0 486 Busy Here\r\nv  :\t SIP/2.0/UDP h.example\r\n ;branch=z9hG4bKb\r\nf: <sip:a@x.example>\r\n\t;tag=1\r\n"
-            b"T : sip:b@x.example;tag=2\r\ni: id\r\ncSEQ: 3  INVITE \r\nSERVER: s\r\nx: 90\r\nl: 0\r\n\r\n")
+    text = (
+        b"SIP/2.0 486 Busy Here\r\nv  :\t SIP/2.0/UDP h.example\r\n ;branch=z9hG4bKb\r\nf: <sip:a@x.example>\r\n\t;tag=1\r\n"
+        b"T : sip:b@x.example;tag=2\r\ni: id\r\ncSEQ: 3  INVITE \r\nSERVER: s\r\nx: 90\r\nl: 0\r\n\r\n"
+    )
     row = sent(text).sip.row(0, named=True)
-    got = [row[k] for k in ("method", "status", "reason", "branch", "from_tag", "to_uri", "to_tag", "call_id", "cseq",
-                            "cseq_method", "user_agent", "session_expires")]
+    got = [
+        row[k]
+        for k in (
+            "method",
+            "status",
+            "reason",
+            "branch",
+            "from_tag",
+            "to_uri",
+            "to_tag",
+            "call_id",
+            "cseq",
+            "cseq_method",
+            "user_agent",
+            "session_expires",
+        )
+    ]
     assert got == [None, 486, "Busy Here", "z9hG4bKb", "1", "sip:b@x.example", "2", "id", 3, "INVITE", "s", "90"]
 
 
 def test_first_of_repeated_headers_wins_and_bodies_are_not_headers() -> None:
-    row = sent(message(*INVITE, "Call-ID: second", "Via: SIP/2.0/UDP z;branch=no", body="Call-ID: third\r\n")).sip.row(0, named=True)
+    row = sent(message(*INVITE, "Call-ID: second", "Via: SIP/2.0/UDP z;branch=no", body="Call-ID: third\r\n")).sip.row(
+        0, named=True
+    )
     assert (row["call_id"], row["branch"]) == ("c1@a.example", "z9hG4bKa")
 
 
@@ -85,8 +135,13 @@ def test_missing_headers_are_null_and_counted() -> None:
     tables = sent(b"OPTIONS sip:b@b.example SIP/2.0\r\nCSeq: 99999999999 OPTIONS\r\n\r\n")
     row = tables.sip.row(0, named=True)
     assert [row[k] for k in ("call_id", "from_uri", "to_uri", "via", "cseq", "cseq_method")] == [None] * 5 + ["OPTIONS"]
-    assert reasons(tables) == {"message without Call-ID": 1, "message without From": 1, "message without To": 1,
-                               "message without Via": 1, "CSeq is no number of 32 bits": 1}
+    assert reasons(tables) == {
+        "message without Call-ID": 1,
+        "message without From": 1,
+        "message without To": 1,
+        "message without Via": 1,
+        "CSeq is no number of 32 bits": 1,
+    }
 
 
 def test_bytes_that_are_not_utf8_do_not_spoil_their_neighbours() -> None:
@@ -126,15 +181,37 @@ def test_sdp_inside_a_multipart_body() -> None:
 
 def test_columns_and_text_parser_agree() -> None:
     """The column-wise cut of addresses, Via and CSeq gives what the text functions give."""
-    addresses = ["<sip:a@b>;tag=1", '"q" <sip:a@b>', "sip:a@b;tag=2", '"a\\"<" <sip:a@b>;x="y;tag=no";tag=3', "<sip:a@b>; tag=4",
-                 "<sip:a@b>;tag=5;p", "<sip:a@b>;p;tag=6 ", "<>", "x", '"a <sip:c@d>;tag=7', "<sip:a@b;tag=in>;tag=8", "<sip:a"]
-    vias = ["SIP/2.0/UDP h;branch=b1", "SIP/2.0/UDP h;branch=b2;rport, SIP/2.0/TCP i;branch=no", "SIP/2.0/UDP h",
-            "SIP / 2.0 / UDP h ; branch = b3", 'SIP/2.0/UDP h;x=",";branch=b4', "SIP/2.0/UDP h;rport,SIP/2.0/UDP i;branch=no"]
+    addresses = [
+        "<sip:a@b>;tag=1",
+        '"q" <sip:a@b>',
+        "sip:a@b;tag=2",
+        '"a\\"<" <sip:a@b>;x="y;tag=no";tag=3',
+        "<sip:a@b>; tag=4",
+        "<sip:a@b>;tag=5;p",
+        "<sip:a@b>;p;tag=6 ",
+        "<>",
+        "x",
+        '"a <sip:c@d>;tag=7',
+        "<sip:a@b;tag=in>;tag=8",
+        "<sip:a",
+    ]
+    vias = [
+        "SIP/2.0/UDP h;branch=b1",
+        "SIP/2.0/UDP h;branch=b2;rport, SIP/2.0/TCP i;branch=no",
+        "SIP/2.0/UDP h",
+        "SIP / 2.0 / UDP h ; branch = b3",
+        'SIP/2.0/UDP h;x=",";branch=b4',
+        "SIP/2.0/UDP h;rport,SIP/2.0/UDP i;branch=no",
+    ]
     numbers = ["1 INVITE", "  2   INVITE ", "3", "INVITE", "4294967296 INVITE", "5 INVITE x", "007 ACK"]
     rng = random.Random(5)
     rows = [(rng.choice(addresses), rng.choice(vias), rng.choice(numbers)) for _ in range(300)]
-    data = sent(*(message("OPTIONS sip:b@b.example SIP/2.0", f"From: {a}", f"Via: {v}", f"CSeq: {n}", "Call-ID: x", "To: y")
-                  for a, v, n in rows)).sip
+    data = sent(
+        *(
+            message("OPTIONS sip:b@b.example SIP/2.0", f"From: {a}", f"Via: {v}", f"CSeq: {n}", "Call-ID: x", "To: y")
+            for a, v, n in rows
+        )
+    ).sip
     assert data.select("from_uri", "from_tag").rows() == [decode.address(a.strip()) for a, _, _ in rows]
     assert data.select("via", "branch").rows() == [decode.via(v.strip()) for _, v, _ in rows]
     assert data.select("cseq", "cseq_method").rows() == [decode.cseq(n.strip()) for _, _, n in rows]
@@ -142,7 +219,9 @@ def test_columns_and_text_parser_agree() -> None:
 
 def test_any_damage_is_survived() -> None:
     rng = random.Random(11)
-    base = message(*INVITE, "Content-Type: application/sdp", body="v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n")
+    base = message(
+        *INVITE, "Content-Type: application/sdp", body="v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n"
+    )
     payloads = []
     for _ in range(600):
         data = bytearray(base)

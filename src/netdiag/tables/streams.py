@@ -97,11 +97,23 @@ class Streams:
             # The first segments may have been captured out of order: take the lowest that is near the first.
             origin = int(start[start > start[0] - limit].min())
         start = start - origin
+        plain = _in_order(packets, rows, start, length, limit)
+        if plain is not None:
+            return Stream(plain, (), len(syn) > 0, False, start + length, rows, rows, packets.ts[rows])
         wanted = (start < limit) & (start + length > 0)
         far = bool((start >= limit).any() or (start + length > limit).any() or (start < -limit).any())
         pieces = _pieces(packets, rows[wanted], start[wanted], length[wanted], limit)
         size = int(np.minimum(start[wanted] + length[wanted], limit).max()) if wanted.any() else 0
         return _assemble(packets, pieces, size, len(syn) > 0, far)
+
+
+def _in_order(packets: Packets, rows: U32, start: I64, length: I64, limit: int) -> bytes | None:
+    """The bytes of segments that came one behind the other and whole, as nearly all do; else None."""
+    end = start + length
+    if start[0] != 0 or end[-1] > limit or not (start[1:] == end[:-1]).all() or (packets.length[rows] != length).any():
+        return None
+    places = zip(packets.offset[rows].tolist(), length.tolist(), strict=True)
+    return b"".join([packets.space.view(at, size) for at, size in places])
 
 
 @dataclass(slots=True)

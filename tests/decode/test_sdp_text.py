@@ -1,0 +1,84 @@
+"""Session descriptions, line by line."""
+
+from __future__ import annotations
+
+import time
+
+from netdiag.decode import sdp
+
+HEAD = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\n"
+
+
+def test_media_line_with_everything() -> None:
+    session = sdp.parse(
+        HEAD
+        + (
+            b"m=audio 4000 UDP/TLS/RTP/SAVPF 111 8\r\nc=IN IP4 198.51.100.1/127\r\na=rtpmap:111 opus/48000/2\r\na=ptime:20\r\n"
+            b"a=sendonly\r\na=rtcp:4005 IN IP4 198.51.100.1\r\na=ice-ufrag:x\r\n"
+            b"a=candidate:1 1 UDP 2130706431 10.0.0.1 5000 typ host\r\n"
+        )
+    )
+    assert session.origin_address == "192.0.2.1"
+    assert session.media == (
+        (
+            "audio",
+            "198.51.100.1",
+            4000,
+            "UDP/TLS/RTP/SAVPF",
+            (111, 8),
+            ("opus/48000/2", "PCMA/8000"),
+            "sendonly",
+            4005,
+            20,
+            True,
+            ("10.0.0.1",),
+        ),
+    )
+    assert session.odd == ""
+
+
+def test_defaults_come_from_the_session_part() -> None:
+    audio, video = sdp.parse(
+        HEAD + b"a=inactive\r\nm=audio 4000 RTP/AVP 0 96\r\nm=video 0 RTP/AVP 31\r\na=recvonly\r\n"
+    ).media
+    assert (audio.address, audio.direction, audio.rtcp_port, audio.codecs) == (
+        "192.0.2.2",
+        "inactive",
+        4001,
+        ("PCMU/8000", ""),
+    )
+    assert (video.port, video.direction, video.rtcp_port) == (0, "recvonly", None)
+
+
+def test_rtcp_mux_shares_the_port() -> None:
+    assert sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\n").media[0].rtcp_port == 4000
+
+
+def test_memory_of_sections_does_not_mix_calls() -> None:
+    first = sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n").media[0]
+    second = sdp.parse(HEAD.replace(b"192.0.2.2", b"192.0.2.9") + b"m=audio 5000 RTP/AVP 8\r\na=sendrecv\r\n").media[0]
+    assert (first.address, first.port, first.payload_types) == ("192.0.2.2", 4000, (0,))
+    assert (second.address, second.port, second.payload_types) == ("192.0.2.9", 5000, (8,))
+
+
+def test_stops_where_a_multipart_piece_ends() -> None:
+    assert len(sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\n--edge\r\na=inactive\r\n").media) == 1
+    assert sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\n--edge\r\na=inactive\r\n").media[0].direction == "sendrecv"
+
+
+def test_bad_and_too_many_lines_are_said() -> None:
+    assert sdp.parse(HEAD + b"m=audio x RTP/AVP 0\r\n").odd == "SDP with a bad media line"
+    many = sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\n" * 100)
+    assert len(many.media) == 64
+    assert many.odd
+    lines = b"".join(b"a=candidate:1 1 UDP 1 10.0.%d.%d 5000 typ host\r\n" % (i >> 8, i & 255) for i in range(400))
+    crowded = sdp.parse(HEAD + b"m=audio 4000 RTP/AVP 0\r\n" + lines)
+    assert len(crowded.media[0].candidates) == 256
+    assert crowded.odd
+
+
+def test_any_bytes_in_linear_time() -> None:
+    begin = time.process_time()
+    for body in (b"\nm=", b"a=rtpmap:", b"\xff\0", b"\no=", b"m=audio 1 x\n", b"a=candidate:" + b" x" * 9 + b"\n"):
+        sdp.parse(body * 10_000)
+    assert time.process_time() - begin < 5
