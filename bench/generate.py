@@ -253,7 +253,7 @@ def tls_connection(k: int, t: int, rng: np.random.Generator, template: Template)
     packets = [(t, tcp(a, b, sport, 443, up, 0, SYN)), (t + 10_000, tcp(b, a, 443, sport, down, up + 1, SYN_ACK)),
                (t + 20_000, tcp(a, b, sport, 443, up + 1, down + 1, ACK))]
     t, up, down = t + 20_500, up + 1, down + 1
-    mine = f"host{k:08d}.voice.example".encode()
+    mine = f"host{k % 250:08d}.voice.example".encode()  # each server has one name and certificate
     for from_client, flight in flights:
         data = flight.replace(name, mine)
         for i in range(0, len(data), 1400):

@@ -13,7 +13,8 @@ def test_media_line_with_everything() -> None:
     session = sdp.parse(
         HEAD
         + (
-            b"m=audio 4000 UDP/TLS/RTP/SAVPF 111 8\r\nc=IN IP4 198.51.100.1/127\r\na=rtpmap:111 opus/48000/2\r\na=ptime:20\r\n"
+            b"m=audio 4000 UDP/TLS/RTP/SAVPF 111 8\r\nc=IN IP4 198.51.100.1/127\r\n"
+            b"a=rtpmap:111 opus/48000/2\r\na=ptime:20\r\n"
             b"a=sendonly\r\na=rtcp:4005 IN IP4 198.51.100.1\r\na=ice-ufrag:x\r\n"
             b"a=candidate:1 1 UDP 2130706431 10.0.0.1 5000 typ host\r\n"
         )

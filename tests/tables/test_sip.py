@@ -81,7 +81,8 @@ def test_every_field_of_a_request() -> None:
 
 def test_response_compact_forms_folding_case_and_blanks() -> None:
     text = (
-        b"SIP/2.0 486 Busy Here\r\nv  :\t SIP/2.0/UDP h.example\r\n ;branch=z9hG4bKb\r\nf: <sip:a@x.example>\r\n\t;tag=1\r\n"
+        b"SIP/2.0 486 Busy Here\r\nv  :\t SIP/2.0/UDP h.example\r\n ;branch=z9hG4bKb\r\n"
+        b"f: <sip:a@x.example>\r\n\t;tag=1\r\n"
         b"T : sip:b@x.example;tag=2\r\ni: id\r\ncSEQ: 3  INVITE \r\nSERVER: s\r\nx: 90\r\nl: 0\r\n\r\n"
     )
     row = sent(text).sip.row(0, named=True)

@@ -44,13 +44,14 @@ def read(space: Space, extent: Extent, notes: FileNotes, path: str) -> Iterator[
         last = int(starts[-1])
         if last + _RECORD > end or following > end or following < 0:
             starts = starts[:-1]
-        captured, wire = u4[starts + 8], u4[starts + 12]
+        head = space.gather(starts, _RECORD).view(order + "u4").reshape(-1, 4)
+        captured, wire = head[:, 2].astype(np.uint32), head[:, 3].astype(np.uint32)
         frames += len(starts)
         longer += int((captured > snaplen).sum()) if snaplen else 0
-        seconds, fraction = u4[starts].astype(np.int64), u4[starts + 4].astype(np.int64)
         if len(starts):
-            yield Records(starts + _RECORD, captured.astype(np.uint32), np.maximum(wire, captured).astype(np.uint32),
-                          seconds * 1_000_000_000 + fraction * unit, np.full(len(starts), link, np.uint16))
+            ts = head[:, 0].astype(np.int64) * 1_000_000_000 + head[:, 1].astype(np.int64) * unit
+            yield Records(starts + _RECORD, captured, np.maximum(wire, captured), ts,
+                          np.full(len(starts), link, np.uint16))
         at = last - extent.start
         if last + _RECORD > end:
             notes.damage = (f"cut in the record header of frame {frames + 1} at byte {at} "

@@ -1,0 +1,34 @@
+"""Who connected to what: connections by destination, and clients that sweep over the ports of a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+SWEEP_PORTS = 20
+"""Ports of one host that one client tries in vain; more is a sweep (practice: no application has that many)."""
+
+
+def by_destination(connections: pl.DataFrame) -> dict[tuple[str, ...], int]:
+    """(server, port) to the number of connections; one that was captured at two points is one."""
+    ends = connections.select("client", "client_port", "server", "server_port").unique()
+    return {(server, str(port)): count for server, port, count in
+            ends.group_by("server", "server_port").len().iter_rows()}
+
+
+def port_sweeps(tables: Tables) -> pl.DataFrame:
+    """Client and server pairs of a sweep, columns ``point``, ``client``, ``server``: TCP connections to more than
+    ``SWEEP_PORTS`` ports of that server at that point that never came about."""
+    key = ["point", "client", "server"]
+    ports = tables.tcp.filter(~pl.col("midstream") & ~pl.col("established")).group_by(key).agg(
+        pl.col("server_port").n_unique().alias("ports"))
+    return ports.filter(pl.col("ports") > SWEEP_PORTS).select(key)
+
+
+def without_sweeps(tables: Tables, connections: pl.DataFrame) -> pl.DataFrame:
+    """Rows of ``Tables.tcp`` that are no part of a sweep, in their order."""
+    return connections.join(port_sweeps(tables), on=["point", "client", "server"], how="anti", maintain_order="left")

@@ -1,0 +1,106 @@
+"""Registrations: REGISTER transactions with the flow and the binding they made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from netdiag.decode import sip as decode
+from netdiag.tables.schema import U16, U32, empty, schema
+from netdiag.tables.sip_groups import taken
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One REGISTER transaction (challenge rounds are separate rows) at one capture point and hop."""
+
+    registration: U32
+    transaction: U32
+    point: str
+    ts_ns: int
+    aor: str
+    """To URI, without parameters."""
+    contact_uri: str | None
+    instance: str | None
+    """+sip.instance (RFC 5626 §4.1)."""
+    call_id: str
+    cseq: U32
+    source: str
+    """Packet source: what the registrar sees."""
+    source_port: U16
+    registrar: str
+    registrar_port: U16
+    transport: str
+    flow: U32
+    request_packet: U32
+    response_packet: U32 | None
+    status: U16 | None
+    expires_asked: U32 | None
+    expires_granted: U32 | None
+    """From the 2xx: the expires parameter of the matching Contact, else Expires."""
+    removes: bool
+    """Expires 0 or Contact *."""
+
+
+def build(tables: Tables) -> pl.DataFrame:
+    """All REGISTER transactions whose request was captured, in order; schema of ``Registration``."""
+    data = tables.transactions.filter((pl.col("method") == "REGISTER") & ~pl.col("midstream"))
+    data = data.with_columns(request=pl.col("request_messages").list.first())
+    if not len(data):
+        return empty(Registration)
+    sip = tables.sip
+    asked = sip.select("ts_ns", "packet", "flow", "contact", "expires", "source", "source_port", "destination",
+                       "destination_port")[data["request"]]
+    final = data["final_message"].cast(pl.Int64).fill_null(-1).to_numpy()
+    contact = asked["contact"].to_list()
+    uri = [decode.contact_uri(c) for c in contact]
+    status = data["status"].to_list()
+    granted = [
+        _granted(tables, row, u, header, seconds) if row >= 0 and code is not None and 200 <= code < 300 else None
+        for row, u, header, seconds, code in zip(
+            final.tolist(), uri, taken(sip["contact"], final).to_list(), taken(sip["expires"], final).to_list(),
+            status, strict=True)
+    ]
+    expires = asked["expires"]
+    out = data.select("transaction", "point", "call_id", "cseq", "transport", "status",
+                      aor=pl.col("to_uri").fill_null("").str.split(";").list.first()).with_columns(
+        registration=pl.int_range(pl.len(), dtype=pl.UInt32),
+        ts_ns=asked["ts_ns"], contact_uri=pl.Series(uri, dtype=pl.String),
+        instance=pl.Series([decode.contact_instance(c) for c in contact], dtype=pl.String),
+        source=asked["source"], source_port=asked["source_port"], registrar=asked["destination"],
+        registrar_port=asked["destination_port"], flow=asked["flow"], request_packet=asked["packet"],
+        response_packet=taken(sip["packet"], final), expires_asked=expires,
+        expires_granted=pl.Series(granted, dtype=pl.UInt32),
+        removes=(expires == 0).fill_null(False) | pl.Series([u == "*" for u in uri]),
+    )
+    return out.select(pl.col(name).cast(dtype) for name, dtype in schema(Registration).items())
+
+
+def _granted(tables: Tables, message: int, uri: str | None, contact: str | None, expires: int | None) -> int | None:
+    """Lifetime that a 2xx gives to the binding of ``uri``; None where it lists others only."""
+    if uri is None or uri == "*" or contact is None:
+        return expires
+    if _same(decode.contact_uri(contact), uri):
+        return expires
+    offset, length = tables.sip.select("raw_offset", "raw_length").row(message)
+    common: int | None = None
+    head = tables.packets.space.read(offset, min(length, decode.HEAD_LIMIT)).decode("latin-1")
+    for name, value in decode.header_lines(head):
+        if name == "expires":
+            common = decode.number(value)
+        elif name in ("contact", "m"):
+            for element in decode.elements(value):
+                if _same(decode.contact_uri(element), uri):
+                    own = decode.contact_expires(element)
+                    return own if own is not None else common if common is not None else expires
+    return None
+
+
+def _same(a: str | None, b: str) -> bool:
+    """Same binding: equal up to URI parameters (registrars add and drop those)."""
+    return a is not None and a.partition(";")[0].lower() == b.partition(";")[0].lower()

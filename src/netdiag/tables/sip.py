@@ -1,0 +1,195 @@
+"""SIP messages, over UDP and over TCP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from netdiag.tables.packets import IPV6
+from netdiag.tables.schema import U16, U32, schema
+from netdiag.tables.sip_chunk import decode_chunk, finish
+from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class SipMessage:
+    """One SIP message at one capture point; the header fields are text with bad bytes replaced."""
+
+    message: U32
+    """Row number of this table, ascending with point and time."""
+    packet: U32
+    """Packet that holds its start (TCP: its last byte, as tshark counts)."""
+    point: str
+    ts_ns: int
+    flow: U32
+    source: str
+    source_port: U16
+    destination: str
+    destination_port: U16
+    transport: str
+    """"udp" or "tcp"."""
+    method: str | None
+    """Request method; None for a response."""
+    uri: str | None
+    """Request-URI; None for a response."""
+    status: U16 | None
+    """Response code; None for a request."""
+    reason: str | None
+    call_id: str | None
+    cseq: U32 | None
+    cseq_method: str | None
+    from_uri: str | None
+    """addr-spec of From, without display name and parameters."""
+    from_tag: str | None
+    to_uri: str | None
+    to_tag: str | None
+    via: str | None
+    """Topmost Via value."""
+    branch: str | None
+    """Branch of the topmost Via."""
+    contact: str | None
+    """First Contact value (header value, raw)."""
+    expires: U32 | None
+    """Expires header, or the expires parameter of the first Contact, which wins (RFC 3261 §10.2.1.1)."""
+    user_agent: str | None
+    """User-Agent or Server."""
+    reason_header: str | None
+    """Reason (RFC 3326)."""
+    session_expires: str | None
+    sdp_offset: int | None
+    """Where the SDP body starts in the message, bytes; None without SDP."""
+    size: U32
+    """Bytes of the message on the wire (UDP: payload)."""
+    cut: bool
+    """Not all of the message was captured: missing fields are unknown, not absent."""
+    retransmission: bool
+    """Same identity (method/status, Call-ID, CSeq, branch, To tag, source, destination) seen before at this point."""
+    raw_offset: int
+    """Where the message starts in the capture's address space (``packets.space``)."""
+    raw_length: U32
+    """Captured bytes from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One SIP client transaction at one capture point and one hop (RFC 3261 §17): same branch, CSeq method, hop."""
+
+    transaction: U32
+    point: str
+    call_id: str
+    method: str
+    cseq: U32
+    branch: str | None
+    client: str
+    """Address that sent the request (this hop)."""
+    client_port: U16
+    server: str
+    server_port: U16
+    transport: str
+    to_tag: str | None
+    """To tag of the request: set for requests inside a dialog."""
+    uri: str | None
+    from_uri: str | None
+    to_uri: str | None
+    request_messages: tuple[U32, ...]
+    """Message rows of the request and its retransmissions."""
+    response_messages: tuple[U32, ...]
+    final_message: U32 | None
+    """First final response."""
+    provisional_status: U16 | None
+    """Highest provisional status seen."""
+    status: U16 | None
+    """First final status."""
+    first_ns: int
+    last_request_ns: int
+    last_ns: int
+    sends: U16
+    """How often the request was sent."""
+    final_sends: U16
+    """How often the first final response was sent."""
+    ack_messages: tuple[U32, ...]
+    """For INVITE: the ACKs to its final response at this hop.
+
+    For 2xx those with the same Call-ID and CSeq number that share most of the hop, client to server.
+    """
+    cancelled: bool
+    """For INVITE: a CANCEL with the same branch was seen."""
+    midstream: bool
+    """The request itself was not captured."""
+    response_s: float | None
+    """Request to first response, seconds."""
+
+CHUNK_BYTES = 1 << 22
+"""Message bytes decoded together: bounds the memory of a pass, and stays near the cache (measured)."""
+CHUNK_MESSAGES = 1 << 15
+
+
+def build(tables: Tables) -> pl.DataFrame:
+    """All SIP messages, in the order of packets; schema of ``SipMessage``."""
+    parts = [_messages(tables, datagrams(tables))]
+    streams = stream_messages(tables)
+    if streams is not None:
+        parts.append(_messages(tables, streams))
+    data = pl.concat(parts)
+    if streams is not None:
+        data = data.sort("packet", maintain_order=True)
+    identity = pl.struct(
+        "point", "method", "status", "call_id", "cseq", "cseq_method", "branch", "to_tag",
+        "source", "source_port", "destination", "destination_port", "transport",
+    )
+    return data.with_columns(
+        message=pl.int_range(pl.len(), dtype=pl.UInt32),
+        retransmission=~identity.is_first_distinct(),
+    ).select(list(schema(SipMessage)))
+
+
+def _messages(tables: Tables, pieces: Pieces) -> pl.DataFrame:
+    """Frame of SipMessage without ``message`` and ``retransmission``."""
+    total = np.cumsum(pieces.length)
+    parts = []
+    at, n = 0, len(pieces.packet)
+    while at < n:
+        before = int(total[at - 1]) if at else 0
+        end = int(np.searchsorted(total, before + CHUNK_BYTES, side="right"))
+        end = min(max(end, at + 1), at + CHUNK_MESSAGES)
+        parts.append(decode_chunk(tables, pieces, slice(at, end)))
+        at = end
+    wanted = {k: v for k, v in schema(SipMessage).items() if k not in ("message", "retransmission")}
+    if not parts:
+        return pl.DataFrame(schema=wanted)
+    data = finish(tables, pl.concat(parts))
+    return (
+        data.hstack(_endpoints(tables, data["packet"].to_numpy()))
+        .with_columns(transport=pl.lit(pieces.transport))
+        .select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
+    )
+
+
+def _endpoints(tables: Tables, packet: npt.NDArray[np.uint32]) -> pl.DataFrame:
+    """Flow, point, addresses and ports of packet rows."""
+    p = tables.packets
+    return pl.DataFrame({
+        "flow": p.flow[packet].astype(np.uint32),
+        "point": _text(p.points(packet), list(tables.points)),
+        "source": _addresses(tables, p.src[packet], p.flags[packet]),
+        "source_port": p.sport[packet],
+        "destination": _addresses(tables, p.dst[packet], p.flags[packet]),
+        "destination_port": p.dport[packet],
+    })
+
+
+def _text(code: npt.NDArray[Any], names: list[str]) -> pl.Series:
+    return pl.Series(names, dtype=pl.String).gather(pl.Series(code.astype(np.uint32)))
+
+
+def _addresses(tables: Tables, value: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8]) -> pl.Series:
+    key = value.astype(np.uint64) | (flags & IPV6).astype(np.uint64) << np.uint64(32)
+    distinct, code = np.unique(key, return_inverse=True)
+    return _text(code, [tables.packets.address(k & 0xFFFFFFFF, k >> 32) for k in distinct.tolist()])
