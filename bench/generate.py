@@ -31,7 +31,7 @@ RECORD = 16
 """Bytes of the header that classic pcap puts before each frame."""
 
 # A second of the mix: 90 % RTP, 5 % SIP, 5 % TCP with TLS, about 4 400 packets.
-MEDIA_CALLS, DIALOGS, TLS_CONNECTIONS = 2.2, 32, 9
+MEDIA_CALLS, DIALOGS, TLS_CONNECTIONS = 2.2, 32, 4
 MEDIA_PACKETS = 909
 """Per direction and call: 18.2 s of 20 ms packets."""
 CALL_US = 18_500_000
@@ -238,8 +238,8 @@ def tls_template() -> Template:
     stored = json.loads((Path(__file__).parent / "tls12.json").read_text())
     flights = [(f["from"] == "client", base64.b64decode("".join(f["base64"]))) for f in stored["flights"]]
     noise = np.random.default_rng(0)
-    flights += [(True, b"\x17\x03\x03" + struct.pack(">H", 620) + noise.bytes(620)),
-                (False, b"\x17\x03\x03" + struct.pack(">H", 5020) + noise.bytes(5020))]
+    flights += [(True, b"\x17\x03\x03" + struct.pack(">H", 620) + noise.bytes(620))]
+    flights += [(False, b"\x17\x03\x03" + struct.pack(">H", 8020) + noise.bytes(8020))] * 3  # an answer of 24 kB
     return stored["name"].encode(), flights
 
 

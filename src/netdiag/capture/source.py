@@ -45,15 +45,15 @@ class Source:
     _thread: threading.Thread | None = field(default=None, repr=False)
 
     def sha256(self) -> str:
-        """Of the bytes as stored (compressed, when the file is)."""
+        """Of the bytes as stored (compressed, when the file is); "" when the source was opened without checksum."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        return str(self._hash.hexdigest())
+        return str(self._hash.hexdigest()) if self._hash is not None else ""
 
 
-def open_source(path: str) -> Source:
-    """Opens ``path``; CaptureError with one clear line when it is not a readable, non-empty file."""
+def open_source(path: str, checksum: bool = True) -> Source:
+    """Opens ``path``; a checksum costs a second reading of the file. CaptureError with one clear line when it is not a readable, non-empty file."""
     if path == "-":
         stream: IO[bytes] = sys.stdin.buffer
         head = stream.read(6)
@@ -83,7 +83,9 @@ def open_source(path: str) -> Source:
     except BaseException:
         os.close(fd)
         raise
-    source = Source(path, fd, info.st_size, info.st_size, "", _hash=hashlib.sha256())
+    source = Source(path, fd, info.st_size, info.st_size, "", _hash=hashlib.sha256() if checksum else None)
+    if not checksum:
+        return source
     source._thread = threading.Thread(target=_hash_file, args=(source._hash, os.dup(fd)), daemon=True)
     source._thread.start()
     return source

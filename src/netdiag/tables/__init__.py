@@ -33,6 +33,8 @@ class Options:
     ca_file: str | None = None
     """PEM bundle of roots that the clients are known to trust."""
     keylog: str | None = None
+    checksums: bool = True
+    """Compute the SHA-256 of each file; what is only shown on a terminal does without."""
 
 
 @dataclass(slots=True)

@@ -62,9 +62,10 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
     _check_names(given, [name for name, _ in points])
     names = list(dict.fromkeys(name for name, _ in given))
     sources: list[Source] = []
+    options = options or Options()
     try:
         for _, path in given:
-            sources.append(open_source(path))
+            sources.append(open_source(path, options.checksums))
         space = Space([(s.fd, s.size) for s in sources])
     finally:
         for source in sources:
@@ -77,7 +78,7 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
         _read(space, index, file, partial(_report, progress, done, total) if progress else None)
         files.append(file)
         done += source.size
-    return _assemble(space, files, tuple(names), options or Options())
+    return _assemble(space, files, tuple(names), options)
 
 
 def _report(progress: Progress, done: int, total: int, at: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.tables.packets import I64, RST, SYN, U8, U32, Packets
-from netdiag.tables.tcp_segments import connection_segments
+from netdiag.tables.tcp_segments import ConnectionSegments, connection_segments
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -45,7 +45,7 @@ class Stream:
     def _piece(self, position: int) -> int:
         if not len(self._end):
             raise IndexError("empty stream")
-        return min(int(np.searchsorted(self._end, position, side="right")), len(self._end) - 1)
+        return min(int(self._end.searchsorted(position, side="right")), len(self._end) - 1)
 
     def packet_at(self, position: int) -> int:
         """Packet row that made everything up to this byte available in order, where tshark shows the reassembled
@@ -81,8 +81,15 @@ class Streams:
 
     def get(self, connection: int, from_client: bool, limit: int = LIMIT) -> Stream:
         """What one side of a connection (row number of ``Tables.tcp``) sent, at most ``limit`` bytes."""
-        packets = self._tables.packets
+        return self._side(connection_segments(self._tables, connection), from_client, limit)
+
+    def both(self, connection: int, limit: int = LIMIT) -> tuple[Stream, Stream]:
+        """What the client and what the server sent, at most ``limit`` bytes each."""
         s = connection_segments(self._tables, connection)
+        return self._side(s, True, limit), self._side(s, False, limit)
+
+    def _side(self, s: ConnectionSegments, from_client: bool, limit: int) -> Stream:
+        packets = self._tables.packets
         mine = s.client == from_client
         rows, seq, flags, length = s.row[mine], s.seq[mine], s.flags[mine], s.length[mine]
         syn = np.flatnonzero(flags & SYN)

@@ -44,6 +44,8 @@ class _Starts:
     def between(self, first: int, last: int, wanted: Rows) -> Rows:
         """Indices of ``wanted`` (ascending by row) that lie within these packet rows."""
         rows = self.row[wanted]
+        if rows[0] >= first and rows[-1] <= last:
+            return wanted
         return wanted[np.searchsorted(rows, first) : np.searchsorted(rows, last, side="right")]
 
 
@@ -80,7 +82,7 @@ class _Builder:
         streams = self.tables.streams
         facts = None
         for limit in (FIRST_LIMIT, LIMIT):
-            first, second = (streams.get(connection, side, limit) for side in (True, False))
+            first, second = streams.both(connection, limit)
             facts = assemble(first, second, self.store, self.keys)
             more = first.truncated or second.truncated
             if not more or (facts is not None and (facts.finished or not facts.cut)):
