@@ -62,10 +62,11 @@ def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = 
             outcomes[pattern_id] = outcome
             found[pattern_id] = _findings(pattern, detection, gated)
     findings = diagnosis.rank([f for group in found.values() for f in group])
+    contents = inventory(tables)  # builds what no detector asked for, so that anomalies are complete
     return Report(
         version=__version__, captures=tables.captures, outcomes=tuple(outcomes[i] for i in sorted(outcomes)),
         findings=tuple(findings), incidents=tuple(diagnosis.incidents(findings, everything)),
-        anomalies=tables.anomalies(), inventory=inventory(tables), at_ns=tables.options.at_ns)
+        anomalies=tables.anomalies(), inventory=contents, at_ns=tables.options.at_ns)
 
 
 def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:
@@ -173,13 +174,19 @@ def _merged(items: list[Occurrence]) -> tuple[Evidence, ...]:
     return tuple(out)
 
 
+_COUNTED = {
+    "tcp_connections": "tcp", "icmp_errors": "icmp", "sip_messages": "sip", "calls": "calls",
+    "registrations": "registrations", "rtp_streams": "rtp", "tls_handshakes": "handshakes", "certificates": "certs",
+    "dns_lookups": "lookups",
+}
+
+
 def inventory(tables: Tables) -> dict[str, int]:
-    """What is in the captures: counts for the head of the report."""
-    sip = tables.sip
-    return {
-        "packets": tables.packets.n, "flows": len(tables.packets.flow_start), "tcp_connections": tables.tcp.height,
-        "icmp_errors": tables.icmp.height, "sip_messages": sip.height, "calls": tables.calls.height,
-        "registrations": tables.registrations.height, "rtp_streams": tables.rtp.height,
-        "tls_handshakes": tables.handshakes.height, "certificates": tables.certs.height,
-        "dns_lookups": tables.lookups.height,
-    }
+    """What is in the captures: counts for the head of the report. A table that cannot be built is left out."""
+    out = {"packets": tables.packets.n, "flows": len(tables.packets.flow_start)}
+    for name, table in _COUNTED.items():
+        try:
+            out[name] = getattr(tables, table).height
+        except Exception as error:
+            tables.anomaly_log.add(table, f"the table could not be built ({type(error).__name__})", 0)
+    return out

@@ -1,0 +1,1 @@
+"""The commands of ``netdiag``, one module a noun. Heavy modules are imported when a command runs, not before."""

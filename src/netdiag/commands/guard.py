@@ -1,0 +1,90 @@
+"""Runs work in a child process, so that a capture cut off while it is mapped ends in a message.
+
+Reading past the end of a mapped file that somebody truncated raises SIGBUS, which no Python
+code can handle. The parent only waits, passes signals on, and says what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+INCOMPLETE = 3
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit status of ``work``, run in a child; 3 when a fault of memory access killed it, 128 + n for signal n."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    parent = os.getpid()
+    try:
+        child = os.fork()
+    except OSError:  # no room for a second process: work without the guard
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        return work()
+    if child == 0:
+        _child(work, parent)
+    interrupts = 0
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        with contextlib.suppress(ProcessLookupError):
+            # Native code does not see the interrupt until it returns: the second one does not wait for that.
+            os.kill(child, signal.SIGTERM if interrupts > 1 else number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else _killed(-code, interrupts)
+
+
+def _child(work: Callable[[], int], parent: int) -> None:
+    code = INCOMPLETE
+    try:
+        _end_with(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        code = work()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else INCOMPLETE
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with(parent: int) -> None:
+    """Ask the kernel (Linux) to end this process when its parent is killed."""
+    import ctypes
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
+
+
+def _killed(number: int, interrupts: int) -> int:
+    if interrupts:
+        print("netdiag: interrupted", file=sys.stderr)
+        return 130
+    if number in (signal.SIGBUS, signal.SIGSEGV):
+        print("netdiag: a capture was cut off or changed while it was being read; copy it to a file that nothing "
+              f"writes to and run again ({signal.Signals(number).name})", file=sys.stderr)
+        return INCOMPLETE
+    if number == signal.SIGKILL:
+        print("netdiag: killed, probably because memory ran out", file=sys.stderr)
+    return 128 + number

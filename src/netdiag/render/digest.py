@@ -1,0 +1,228 @@
+"""What every renderer of a report needs to know first: order, grouping, and what is said only once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netdiag.model import Evidence, Finding, Incident, Outcome, Report, Severity, Status
+from netdiag.render import words
+
+GATE = "CAP-"
+"""Prefix of the patterns about the capture itself: they qualify findings and are shown apart."""
+FILTERS_SHOWN = 2
+SUBJECTS_SHOWN = 3
+SUBJECT = 120
+"""Characters of a Call-ID or another name from the wire (practice: two lines)."""
+ACRONYMS = frozenset({"sip", "rtp", "rtcp", "tcp", "udp", "tls", "dns", "icmp", "stun", "quic", "dtls", "ip"})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One thing that is wrong: an incident with its mechanism, or a finding that stands alone."""
+
+    incident: Incident | None
+    finding: Finding
+    impacts: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """All evidence of a finding in one file."""
+
+    point: str
+    path: str
+    frames: tuple[int, ...]
+    filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Patterns that stayed open for the same reason."""
+
+    patterns: tuple[str, ...]
+    reason: str
+    next_capture: str
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Anomalies of one kind in all files."""
+
+    table: str
+    reason: str
+    count: int
+    path: str
+    first_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    blocks: tuple[Block, ...]
+    gates: tuple[Finding, ...]
+    questions: tuple[Question, ...]
+    errors: tuple[Outcome, ...]
+    clear: tuple[Outcome, ...]
+    not_applicable: tuple[Outcome, ...]
+    oddities: tuple[Oddity, ...]
+
+
+def is_gate(finding: Finding) -> bool:
+    return finding.pattern.startswith(GATE)
+
+
+def rank(finding: Finding) -> tuple[int, int, int, str, str]:
+    """Sort key: worst, surest and most widespread first; then by name, so that two runs agree."""
+    return (-finding.severity, -finding.confidence, -finding.affected_total, finding.pattern, finding.id)
+
+
+def digest(report: Report) -> Digest:
+    by_status: dict[Status, list[Outcome]] = {status: [] for status in Status}
+    for outcome in sorted(report.outcomes, key=lambda o: o.pattern):
+        by_status[outcome.status].append(outcome)
+    return Digest(
+        blocks=tuple(_blocks(report)),
+        gates=tuple(sorted((f for f in report.findings if is_gate(f)), key=rank)),
+        questions=tuple(_questions(by_status[Status.INCONCLUSIVE])),
+        errors=tuple(by_status[Status.ERROR]),
+        clear=tuple(by_status[Status.CLEAR]),
+        not_applicable=tuple(by_status[Status.NOT_APPLICABLE]),
+        oddities=tuple(_oddities(report)),
+    )
+
+
+def _blocks(report: Report) -> Iterable[Block]:
+    by_id = {f.id: f for f in report.findings}
+    told: set[str] = set()
+    for incident in report.incidents:
+        mechanism = by_id.get(incident.mechanism)
+        if mechanism is None or is_gate(mechanism) or mechanism.id in told:
+            continue
+        impacts = [by_id[i] for i in incident.impacts if i in by_id and i != mechanism.id and i not in told]
+        told.update([mechanism.id, *(f.id for f in impacts)])
+        yield Block(incident, mechanism, tuple(sorted(impacts, key=rank)))
+    for finding in sorted(report.findings, key=rank):
+        if finding.id not in told and not is_gate(finding):
+            yield Block(None, finding, ())
+
+
+def _questions(outcomes: list[Outcome]) -> list[Question]:
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        grouped.setdefault((outcome.reason, outcome.next_capture), []).append(outcome.pattern)
+    return [Question(tuple(ids), reason, capture) for (reason, capture), ids in grouped.items()]
+
+
+def by_reason(outcomes: Iterable[Outcome]) -> list[tuple[str, list[str]]]:
+    """Reasons with the patterns that share them."""
+    grouped: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        grouped.setdefault(outcome.reason, []).append(outcome.pattern)
+    return list(grouped.items())
+
+
+def _oddities(report: Report) -> list[Oddity]:
+    grouped: dict[tuple[str, str], Oddity] = {}
+    for a in report.anomalies:
+        old = grouped.get((a.table, a.reason))
+        grouped[a.table, a.reason] = (dataclasses.replace(old, count=old.count + a.count) if old
+                                      else Oddity(a.table, a.reason, a.count, a.path, a.first_frame))
+    return sorted(grouped.values(), key=lambda o: (-o.count, o.table, o.reason))
+
+
+def above(report: Report, least: Severity) -> tuple[Report, int]:
+    """The report without findings below ``least``, and how many those were.
+
+    An impact stays with the incident it belongs to. Outcomes stay: nothing is turned into "clear" by looking away.
+    """
+    incidents = tuple(i for i in report.incidents if i.severity >= least)
+    kept = {f for i in incidents for f in (i.mechanism, *i.impacts)}
+    findings = tuple(f for f in report.findings if f.severity >= least or f.id in kept)
+    hidden = sum(1 for f in report.findings if f not in findings and not is_gate(f))
+    return dataclasses.replace(report, incidents=incidents, findings=findings), hidden
+
+
+def places(evidence: Iterable[Evidence]) -> list[Place]:
+    """Evidence by file: the frames joined, each filter once, in order of appearance."""
+    frames: dict[tuple[str, str], list[int]] = {}
+    filters: dict[tuple[str, str], list[str]] = {}
+    for e in evidence:
+        key = (e.point, e.path)
+        frames.setdefault(key, []).extend(e.frames)
+        known = filters.setdefault(key, [])
+        if e.filter and e.filter not in known:
+            known.append(e.filter)
+    return [Place(point, path, tuple(sorted(set(frames[point, path]))), tuple(filters[point, path]))
+            for point, path in frames]
+
+
+def once(texts: Iterable[str]) -> list[str]:
+    """Each text once, empty ones dropped."""
+    return list(dict.fromkeys(t for t in texts if t))
+
+
+def names(report: Report) -> dict[str, str]:
+    """Path to the shortest name that is not ambiguous: the file name, or the whole path where two are alike."""
+    bases = [os.path.basename(c.path) for c in report.captures]
+    return {c.path: b if b and bases.count(b) == 1 else c.path for c, b in zip(report.captures, bases, strict=True)}
+
+
+def extent(finding: Finding) -> str:
+    """"3 of 12 calls: a@x, b@x and 1 more"."""
+    if finding.affected_total <= 0:
+        return ""
+    text = words.of(finding.affected_total, finding.examined_total, finding.population)
+    shown = finding.affected[:SUBJECTS_SHOWN]
+    rest = finding.affected_total - len(shown)
+    if not shown:
+        return text
+    return f"{text}: {', '.join(words.short(s, SUBJECT) for s in shown)}" + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def when(finding: Finding) -> str:
+    """The time the finding covers, or "" where it has none."""
+    return words.span(finding.start_ns, finding.end_ns) if finding.start_ns and finding.end_ns else ""
+
+
+def contents(report: Report) -> str:
+    """"46 SIP messages · 12 calls": what the inventory counted, zeros left out."""
+    parts = []
+    for name, n in report.inventory.items():
+        noun = " ".join(w.upper() if w.lower() in ACRONYMS else w for w in name.split("_"))
+        singular = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
+        if n:
+            parts.append(words.count(n, singular, noun))
+    return " · ".join(parts)
+
+
+def headline(report: Report, shown: Digest) -> str:
+    """"3 findings: 1 critical, 2 high", or that there is none."""
+    findings = [b.finding for b in shown.blocks] + [f for b in shown.blocks for f in b.impacts]
+    if not findings:
+        return "No fault found" + (" in what could be read" if not report.complete else "")
+    levels = [f"{n} {s.label}" for s in sorted(Severity, reverse=True)
+              if (n := sum(1 for f in findings if f.severity is s))]
+    return f"{words.count(len(findings), 'finding')}: {', '.join(levels)}"
+
+
+def alternatives(item: Block) -> list[str]:
+    """Other explanations, one line each."""
+    out = []
+    for other in item.incident.alternatives if item.incident else item.finding.alternatives:
+        clauses = [f"{word}: {text}" for word, text in (("for", other.speaks_for), ("against", other.speaks_against))
+                   if text]
+        out.append(f"{other.title} ({'; '.join(clauses)})" if clauses else other.title)
+    return out
+
+
+def judged(shown: Digest, report: Report) -> str:
+    """"110 patterns: 3 found, 12 open, 40 clear, 55 not applicable"."""
+    open_ = sum(len(q.patterns) for q in shown.questions)
+    found = sum(1 for o in report.outcomes if o.status is Status.FOUND)
+    parts = [f"{found} found", f"{open_} open", f"{len(shown.clear)} clear",
+             f"{len(shown.not_applicable)} not applicable"]
+    if shown.errors:
+        parts.append(f"{len(shown.errors)} failed")
+    return f"{words.count(len(report.outcomes), 'pattern')} checked: {', '.join(parts)}"

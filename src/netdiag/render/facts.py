@@ -1,0 +1,204 @@
+"""Fact tables as lists: calls, RTP streams, TLS handshakes, TCP connections, DNS lookups.
+
+Packet rows, which mean nothing outside, become frame numbers (``first_packet`` to
+``first_frame``), and every ``…_ns`` gets a sister in ISO 8601. ``path`` is the file of the
+row's first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from netdiag.render import words
+from netdiag.render.frames import TLS_VERSIONS
+from netdiag.render.listing import Column, Listing, Row, field
+from netdiag.render.timeline import endpoint
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+# Addresses in the capture's memory and bulk bytes: of no use outside.
+_DROPPED = frozenset({"raw_offset", "raw_length", "der", "subject_der", "issuer_der"})
+
+
+def of(tables: Tables, noun: str) -> Listing:
+    """The listing of that name; KeyError for another one."""
+    frame, columns = _LISTINGS[noun](tables)
+    rows = _rows(tables, frame)
+    if noun == "handshakes":
+        rows = [_with_certificates(tables, row) for row in rows]
+    return Listing(rows, columns, f"no {noun}", _fields(frame))
+
+
+def _fields(frame: pl.DataFrame) -> list[str]:
+    names = [n for name in frame.columns if name not in _DROPPED for n in _renamed(name)]
+    return [*names, "path"]
+
+
+def _renamed(name: str) -> tuple[str, ...]:
+    if name.endswith("_ns"):
+        return name, name.removesuffix("_ns")
+    for old, new in (("packets", "frames"), ("packet", "frame"), ("messages", "frames"), ("message", "frame")):
+        # Counters such as packets_client keep their name; only a suffix, or the whole, is a reference.
+        if name == old or name.endswith("_" + old):
+            return (name[: len(name) - len(old)] + new,) if not _counter(name) else (name,)
+    return (name,)
+
+
+def _counter(name: str) -> bool:
+    return name in ("packets", "marker_packets", "sender_packets")
+
+
+def _rows(tables: Tables, frame: pl.DataFrame) -> list[dict[str, Any]]:
+    references = {name: _renamed(name)[0] for name in frame.columns
+                  if not name.endswith("_ns") and _renamed(name) != (name,)}
+    rows = frame.drop([n for n in frame.columns if n in _DROPPED]).to_dicts()
+    messages = tables.sip["packet"].to_list() if any("message" in n for n in references) else []
+    wanted: set[int] = set()
+    for row in rows:
+        for name in references:
+            row[name] = _packets(row[name], messages if "message" in name else None)
+            wanted.update(p for p in _listed(row[name]))
+    where = _located(tables, sorted(wanted))
+    return [_outside(tables, row, references, where) for row in rows]
+
+
+def _packets(value: Any, messages: list[int] | None) -> Any:
+    """A reference as packet row or list of them; a message row becomes the packet that holds it."""
+    if value is None or messages is None:
+        return value
+    return [messages[m] for m in value] if isinstance(value, list) else messages[value]
+
+
+def _listed(value: Any) -> Iterable[int]:
+    return () if value is None else value if isinstance(value, list) else (value,)
+
+
+def _located(tables: Tables, packets: list[int]) -> dict[int, tuple[int, int]]:
+    if not packets:
+        return {}
+    captures, frames = tables.packets.locate(packets)
+    return dict(zip(packets, zip(captures.tolist(), frames.tolist(), strict=True), strict=True))
+
+
+def _outside(tables: Tables, row: Mapping[str, Any], references: Mapping[str, str],
+             where: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    first: int | None = None
+    for name, value in row.items():
+        if name in references:
+            some = list(_listed(value))
+            first = min([*some, *([first] if first is not None else [])], default=None)
+            numbers = [where[p][1] for p in some]
+            out[references[name]] = numbers if isinstance(value, list) else (numbers[0] if numbers else None)
+        else:
+            out[name] = value
+            if name.endswith("_ns"):
+                out[name.removesuffix("_ns")] = words.iso(value) if value is not None else None
+    out["path"] = tables.captures[where[first][0]].path if first is not None else None
+    return out
+
+
+def _with_certificates(tables: Tables, row: dict[str, Any]) -> dict[str, Any]:
+    """Certificate rows become what identifies a certificate."""
+    for name in ("certificates", "client_certificates"):
+        found = {c["cert"]: c for c in tables.certs.filter(pl.col("cert").is_in(row[name])).to_dicts()} \
+            if row[name] else {}
+        row[name] = [{
+            "sha256": c["sha256"], "subject": c["subject"], "issuer": c["issuer"], "san_dns": c["san_dns"],
+            "not_before": words.iso(c["not_before_ns"]), "not_after": words.iso(c["not_after_ns"]),
+        } for c in (found[i] for i in row[name] if i in found)]
+    return row
+
+
+def _when(frame: pl.DataFrame, name: str, tables: Tables) -> list[Column]:
+    """The time, its date in the heading when there is but one, and the point when there are several."""
+    days = {words.utc(ns, 0)[:10] for ns in (frame[name].min(), frame[name].max()) if isinstance(ns, int)}
+    if len(days) == 1:
+        time = Column(f"{days.pop()} UTC", lambda r: words.clock(r[name]), firm=True)
+    else:
+        time = Column("TIME UTC", lambda r: words.utc(r[name]), firm=True)
+    return [time] + ([field("POINT", "point")] if len(tables.points) > 1 else [])
+
+
+def _pair(title: str, address: str, port: str) -> Column:
+    return Column(title, lambda r: endpoint(r[address], r[port]), firm=True)
+
+
+def _seconds(title: str, name: str) -> Column:
+    return Column(title, lambda r: words.duration(r[name]) if r[name] is not None else None, True)
+
+
+def _first(title: str, *names: str) -> Column:
+    return Column(title, lambda r: next((r[n] for n in names if r[n] is not None), None), True)
+
+
+def _calls(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    return tables.calls.sort("invite_ns", "call"), [
+        *_when(tables.calls, "invite_ns", tables), field("STATE", "state"), field("CODE", "status", True),
+        field("FROM", "from_uri"), field("TO", "to_uri"), _seconds("SETUP", "post_dial_delay_s"),
+        _seconds("TALK", "duration_s"), Column("FRAME", lambda r: next(iter(r["frames"]), None), True),
+        field("CALL-ID", "call_id"),
+    ]
+
+
+def _streams(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    return tables.rtp.sort("first_ns", "stream"), [
+        *_when(tables.rtp, "first_ns", tables), _pair("SOURCE", "source", "source_port"),
+        _pair("DESTINATION", "destination", "destination_port"), Column("SSRC", lambda r: f"0x{r['ssrc']:08x}"),
+        Column("CODEC", lambda r: r["codec"] or f"PT {r['payload_type']}"), field("PACKETS", "packets", True),
+        Column("LOST", lambda r: f"{r['lost'] / r['expected']:.1%}" if r["expected"] else None, True),
+        Column("JITTER", lambda r: f"{r['jitter_max_ms']:.1f} ms", True),
+        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
+        field("FRAME", "first_frame", True), field("CALL-ID", "call_id"),
+    ]
+
+
+def _handshakes(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    names = dict(tables.alerts.select("description", "name").iter_rows())
+
+    def result(r: Row) -> str:
+        if r["alert_frame"] is not None:
+            name = names.get(r["alert"], r["alert"]) if r["alert"] is not None else "(encrypted)"
+            return f"alert {name} by {r['alert_by'] or '?'}"
+        return "completed" if r["completed"] else "truncated" if r["truncated"] else \
+            f"closed by {r['closed_by']}" if r["closed_by"] else "open"
+
+    return tables.handshakes.sort("start_ns", "handshake"), [
+        *_when(tables.handshakes, "start_ns", tables), _pair("CLIENT", "client", "client_port"),
+        _pair("SERVER", "server", "server_port"), field("NAME", "sni"),
+        Column("VERSION", lambda r: TLS_VERSIONS.get(r["version"] or 0, r["version"])), Column("RESULT", result),
+        Column("CERT UNTIL", lambda r: r["certificates"][0]["not_after"][:10] if r["certificates"] else None),
+        _first("FRAME", "client_hello_frame", "server_hello_frame"),
+    ]
+
+
+def _connections(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    return tables.tcp.sort("first_ns", "connection"), [
+        *_when(tables.tcp, "first_ns", tables), _pair("CLIENT", "client", "client_port"),
+        _pair("SERVER", "server", "server_port"), field("STATE", "state"),
+        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
+        field("SENT", "data_client", True), field("RECEIVED", "data_server", True),
+        Column("RETRANS", lambda r: r["retransmissions_client"] + r["retransmissions_server"], True),
+        _seconds("RTT", "handshake_rtt_s"), _seconds("MAX IDLE", "max_idle_s"), field("FRAME", "first_frame", True),
+    ]
+
+
+def _lookups(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    return tables.lookups.sort("query_ns", "lookup"), [
+        *_when(tables.lookups, "query_ns", tables), _pair("CLIENT", "client", "client_port"),
+        field("SERVER", "server"), field("TYPE", "type"), field("NAME", "name"),
+        Column("RESULT", lambda r: r["rcode"] or "no answer"),
+        Column("AFTER", lambda r: words.duration((r["answer_ns"] - r["query_ns"]) / 1e9)
+               if r["answer_ns"] is not None else None, True),
+        field("RETRY", "retry", True), _first("FRAME", "query_frame", "answer_frame"),
+        Column("ANSWERS", lambda r: words.join(r["answers"], 2)),
+    ]
+
+
+_LISTINGS: dict[str, Callable[[Tables], tuple[pl.DataFrame, list[Column]]]] = {
+    "calls": _calls, "streams": _streams, "handshakes": _handshakes, "connections": _connections, "lookups": _lookups,
+}

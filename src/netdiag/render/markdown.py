@@ -1,0 +1,141 @@
+"""The report as a Markdown document: the same content as in the terminal, for a ticket or a wiki."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from netdiag.model import Finding, Report
+from netdiag.render import digest as d
+from netdiag.render import words
+from netdiag.render.escape import advice, block, code, markdown, plain
+
+
+def render(report: Report, verbose: bool = False, hidden: int = 0) -> str:
+    """The whole report; tables are GitHub-flavoured. Parameters as in ``terminal.render``."""
+    shown = d.digest(report)
+    out = ["# netdiag report", ""]
+    out += captures(report)
+    inventory = d.contents(report)
+    out += [f"Contents: {markdown(inventory)}.", ""] if inventory else []
+    if report.at_ns is not None:
+        out += [f"Certificates are judged at {words.utc(report.at_ns, 0)} UTC.", ""]
+    out += [f"**{markdown(d.headline(report, shown))}.**", ""]
+    if hidden:
+        out += [f"{words.count(hidden, 'finding')} of lower severity not shown.", ""]
+    told: set[str] = set()
+    for number, item in enumerate(shown.blocks, 1):
+        out += _block(number, item, told)
+    out += _rest(report, shown, verbose)
+    out += [f"Written by netdiag {markdown(report.version)}."]
+    return "\n".join(out).rstrip() + "\n"
+
+
+def rows(headers: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """A table; the cells are Markdown already (``escape.markdown`` or ``escape.code(cell=True)``)."""
+    lines = ["| " + " | ".join(headers) + " |", "|" + " --- |" * len(headers)]
+    return [*lines, *("| " + " | ".join(r) + " |" for r in body), ""]
+
+
+def bullets(title: str, texts: Iterable[str]) -> list[str]:
+    """A bold title and a list; nothing when the list is empty. ``texts`` are plain text."""
+    listed = d.once(texts)
+    return [f"**{title}**", "", *(f"- {markdown(t)}" for t in listed), ""] if listed else []
+
+
+def captures(report: Report) -> list[str]:
+    """The table of capture files with digest and frame accounting."""
+    body = []
+    for c in report.captures:
+        skipped = ", ".join(f"{reason}: {n:,}" for reason, n in c.skipped.items())
+        frames = f"{c.frames:,} = {c.decoded:,} decoded + {sum(c.skipped.values()):,} skipped"
+        body.append((
+            markdown(c.point), code(c.path, cell=True), words.span(c.first_ns, c.last_ns) if c.frames else "–",
+            frames + (f" ({markdown(skipped)})" if skipped else ""),
+            "yes" if c.complete else f"**no**: {markdown(c.damage or 'damaged')}", f"`{c.sha256}`" if c.sha256 else "–",
+        ))
+    out = rows(("point", "file", "span", "frames", "complete", "SHA-256"), body)
+    notes = [f"{c.path}: {note}" for c in report.captures for note in d.once([*c.notes, *c.comments])]
+    return out + bullets("Notes of the files", notes)
+
+
+def evidence(finding: Finding) -> list[str]:
+    """Frames by file, then the display filters."""
+    places = d.places(finding.evidence)
+    out = rows(("point", "file", "frames"),
+               ((markdown(p.point), code(p.path, cell=True), words.frames(p.frames)) for p in places))
+    filters = d.once(f for p in places for f in p.filters)
+    if filters:
+        out += ["Display filter:", ""]
+        out += [line for f in filters[: d.FILTERS_SHOWN] for line in (block(plain(f)), "")]
+    return out
+
+
+def _block(number: int, item: d.Block, told: set[str]) -> list[str]:
+    finding, incident = item.finding, item.incident
+    severity = max([finding.severity, *([incident.severity] if incident else [])])
+    title = incident.title if incident and item.impacts else finding.title
+    out = [f"## {number}. {markdown(title)}", "",
+           f"**{severity.label}**, {finding.confidence.label}, `{finding.pattern}`", ""]
+    if finding.title not in title:
+        out += [f"Mechanism: {markdown(finding.title)}.", ""]
+    out += [markdown(finding.summary), ""]
+    for name, text in (("Affected", d.extent(finding)), ("When", d.when(finding))):
+        out += [f"{name}: {markdown(text)}.", ""] if text else []
+    out += evidence(finding)
+    out += bullets("Why this confidence", finding.reasons)
+    out += bullets("Limits", finding.limitations)
+    if item.impacts:
+        out += ["**What follows from it**", ""]
+        out += [f"- {markdown(f.title)} (`{f.pattern}`, {f.severity.label}, {f.confidence.label}): "
+                f"{markdown(f.summary)} {markdown(d.extent(f))}".rstrip() for f in item.impacts]
+        out.append("")
+    if incident and incident.alternatives:
+        out += ["**Or else**", ""]
+        out += rows(("explanation", "for", "against"),
+                    ((markdown(a.title), markdown(a.speaks_for) or "–", markdown(a.speaks_against) or "–")
+                     for a in incident.alternatives))
+    if finding.pattern in told:
+        return [*out, f"What to do: as above for `{finding.pattern}`.", ""]
+    told.add(finding.pattern)
+    return out + remedy(finding, incident.next_capture if incident else "")
+
+
+def remedy(finding: Finding, next_capture: str = "") -> list[str]:
+    """What to do, what to capture, where to read more."""
+    out: list[str] = []
+    for name, text in (("Do now", finding.mitigation), ("Fix", finding.fix), ("Prevent", finding.prevention),
+                       ("Capture next", next_capture or finding.next_capture)):
+        out += [f"- **{name}:** {advice(text)}"] if text else []
+    if finding.case:
+        out.append(f"- **Case study:** `{finding.case}`; `netdiag cases show {finding.case}`, "
+                   f"`netdiag lab run {finding.case}`")
+    sources = [f"[{markdown(r.title)}]({r.url})" if r.url else markdown(r.title) for r in finding.references]
+    if sources:
+        out.append(f"- **Sources:** {', '.join(sources)}")
+    return [*out, ""]
+
+
+def _rest(report: Report, shown: d.Digest, verbose: bool) -> list[str]:
+    out: list[str] = []
+    if shown.gates:
+        out += ["## Limits of the capture", ""]
+        out += [f"- `{f.pattern}`: {markdown(f.title)}. {markdown(f.summary)}" for f in shown.gates] + [""]
+    if shown.errors:
+        out += ["## Failed", "", *(f"- `{o.pattern}`: {markdown(o.reason)}" for o in shown.errors), ""]
+    if shown.questions:
+        out += ["## Open: this capture could not have shown", ""]
+        out += rows(("patterns", "why", "what to capture"),
+                    ((", ".join(f"`{p}`" for p in q.patterns), markdown(q.reason), markdown(q.next_capture) or "–")
+                     for q in shown.questions))
+    if shown.oddities:
+        out += ["## Odd input", ""]
+        out += rows(("table", "what", "times", "first"),
+                    ((o.table, markdown(o.reason), f"{o.count:,}", f"{code(o.path, cell=True)} frame {o.first_frame}")
+                     for o in shown.oddities))
+    out += [f"{d.judged(shown, report)}.", ""]
+    if verbose:
+        out += rows(("patterns", "status", "reason"),
+                    ((", ".join(f"`{p}`" for p in names), status, markdown(reason))
+                     for status, outcomes in (("clear", shown.clear), ("not applicable", shown.not_applicable))
+                     for reason, names in d.by_reason(outcomes)))
+    return out

@@ -1,0 +1,42 @@
+"""Lists as tables, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from netdiag.render.listing import Column, Listing, field, render
+
+ROWS = [
+    {"name": "漢字", "size": 5, "ratio": float("nan"), "list": ["=1", "b"], "raw": b"\xff", "flag": True, "none": None},
+    {"name": "=cmd\x1b", "size": -12, "ratio": 0.5, "list": [], "raw": b"", "flag": False, "none": None},
+]
+COLUMNS = [field("NAME", "name"), field("SIZE", "size", True), Column("LIST", lambda r: r["list"])]
+MADE = Listing(ROWS, COLUMNS, "nothing")
+
+
+def test_terminal_is_aligned_and_escaped() -> None:
+    assert render(MADE, "terminal") == "NAME      SIZE  LIST\n漢字         5  =1, b\n=cmd\\x1b   -12\n"
+
+
+def test_json_is_an_array_of_whole_rows() -> None:
+    rows = json.loads(render(MADE, "json"))
+    assert rows[0] == ROWS[0] | {"ratio": None, "raw": "ff"}
+    assert rows[1]["name"] == "=cmd\x1b"
+
+
+def test_csv_has_no_formulas_and_keeps_numbers() -> None:
+    rows = list(csv.DictReader(io.StringIO(render(MADE, "csv"))))
+    assert rows[1]["name"] == "'=cmd\\x1b"
+    assert rows[1]["size"] == "-12"
+    assert rows[0]["list"] == "'=1; b"
+    assert rows[0]["flag"] == "true"
+    assert rows[0]["none"] == ""
+
+
+def test_empty_lists() -> None:
+    none = Listing([], [], "no calls", ("call_id", "point"))
+    assert render(none, "terminal") == "no calls\n"
+    assert render(none, "json") == "[]\n"
+    assert render(none, "csv") == "call_id,point\n"
