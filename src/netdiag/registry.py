@@ -120,7 +120,11 @@ def _is_id(text: str) -> bool:
 
 
 def _entry(package: str, root: Path, path: Path) -> Entry:
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    source = path.read_text(encoding="utf-8")
+    # What follows the end of PATTERN is code, and not needed here.
+    begin = source.find("\nPATTERN = ")
+    end = source.find("\n)\n", begin)
+    tree = ast.parse(source[: end + 3] if 0 <= begin < end else source, str(path))
     doc = ast.get_docstring(tree)
     if not doc:
         raise RegistryError(f"{path}: has no docstring, which is the pattern's page")

@@ -156,7 +156,10 @@ class Decoded:
         for name, column in (("src", net.src), ("dst", net.dst), ("proto", net.proto), ("ttl", net.ttl),
                              ("ip_id", net.id), ("sport", sport), ("dport", dport), ("kind", kind),
                              ("offset", offset), ("length", captured), ("wire", wire)):
-            out[name][rows] = column
+            if isinstance(rows, slice):
+                out[name] = column.astype(COLUMNS[name], copy=False)
+            else:
+                out[name][rows] = column
         out["flags"][rows] |= flags
         for i in np.flatnonzero(net.fragment & net.good).tolist():
             row = i if isinstance(rows, slice) else int(rows[i])

@@ -6,6 +6,7 @@ Addresses are compared as numbers: one 64-bit key holds capture point, IP versio
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,11 +84,13 @@ def _address_numbers(packets: Packets, texts: list[str | None]) -> dict[str, int
     v6: dict[bytes, int] | None = None
     for text in texts:
         try:
-            ip = ipaddress.ip_address((text or "").strip("[]"))
-        except ValueError:
+            found[text or ""] = int.from_bytes(socket.inet_pton(socket.AF_INET, text or ""), "big") << 16
             continue
-        if ip.version == 4:
-            found[text or ""] = int(ip) << 16
+        except (OSError, ValueError):
+            pass
+        try:
+            ip = ipaddress.IPv6Address((text or "").strip("[]"))
+        except ValueError:
             continue
         if v6 is None:
             v6 = {address: i for i, address in enumerate(packets.v6)}
