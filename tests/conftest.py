@@ -1,25 +1,16 @@
-"""Shared fixtures: the checkout, the shared real captures, and a writer of small pcap files."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-ROOT = Path(__file__).parents[1]
-REAL = Path(os.environ.get("NETDIAG_REAL_CAPTURES", ROOT.parent / "shared" / "captures"))
-"""Real captures that are not part of the project; tests on them run where they are present."""
-
-
-def real_captures() -> list[Path]:
-    """Every real capture beside the checkout; empty where there are none."""
-    return sorted(p for p in REAL.glob("*.pcap*") if p.is_file())
+from checkout import REAL, PcapWriter, real_captures
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +18,6 @@ def real() -> Path:
     if not real_captures():
         pytest.skip(f"no real captures in {REAL} (set NETDIAG_REAL_CAPTURES)")
     return REAL
-
-
-PcapWriter = Callable[..., Path]
 
 
 @pytest.fixture
@@ -51,13 +39,3 @@ def pcap(tmp_path: Path) -> PcapWriter:
         return path
 
     return write
-
-
-def udp_frame(src: str = "192.0.2.1", dst: str = "198.51.100.2", sport: int = 4000, dport: int = 5000,
-              payload: bytes = b"x" * 20, ident: int = 1) -> bytes:
-    """Ethernet, IPv4, UDP without checksums."""
-    def address(text: str) -> bytes:
-        return bytes(map(int, text.split(".")))
-    udp = struct.pack(">HHHH", sport, dport, 8 + len(payload), 0) + payload
-    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), ident, 0x4000, 64, 17, 0) + address(src) + address(dst)
-    return bytes.fromhex("020000000002020000000001") + b"\x08\x00" + ip + udp

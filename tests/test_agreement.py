@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import ROOT, real_captures
+from checkout import ROOT, real_captures
 
 from netdiag.tables import Tables
 from netdiag.tables.packets import RST

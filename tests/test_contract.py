@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import recipes
-from conftest import ROOT, real_captures
+from checkout import ROOT, real_captures
 
 from netdiag import cases, engine, registry
 from netdiag.errors import CaptureError
@@ -48,7 +48,7 @@ def test_recipe_reproduces_its_bytes(sample: recipes.Sample) -> None:
 
 def test_every_sample_has_a_recipe() -> None:
     written = {path for s in SAMPLES for path in s.paths.values()}
-    assert {p for p in recipes.SAMPLES.glob("*/*.pcap")} == written
+    assert set(recipes.SAMPLES.glob("*/*.pcap")) == written
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=lambda p: p.id)
@@ -117,7 +117,8 @@ def test_metadata_is_complete_and_the_same_when_imported(pattern: Pattern) -> No
     assert pattern == module.PATTERN
     assert len(entry.page) > 400
     assert pattern.references
-    for text in (pattern.title, pattern.filter, pattern.mitigation, pattern.fix, pattern.prevention, pattern.next_capture):
+    for text in (pattern.title, pattern.filter, pattern.mitigation, pattern.fix, pattern.prevention,
+                 pattern.next_capture):
         assert text.strip() == text != ""
     assert isinstance(pattern.severity, Severity)
     for need in pattern.needs:

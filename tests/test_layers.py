@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 SOURCE = ROOT / "src" / "netdiag"
 LAYERS = ["errors", "model", "capture", "decode", "tables", "detectors", "registry", "diagnosis", "engine", "cases",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from conftest import PcapWriter, real_captures, udp_frame
+from checkout import PcapWriter, real_captures, udp_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

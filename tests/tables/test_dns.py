@@ -7,7 +7,7 @@ from pathlib import Path
 import dns.message
 import dns.rrset
 import pytest
-from conftest import udp_frame
+from checkout import udp_frame
 
 from netdiag.tables import Tables
 from netdiag.tables.dns import Lookup

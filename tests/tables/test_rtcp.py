@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PcapWriter, udp_frame
+from checkout import PcapWriter, udp_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

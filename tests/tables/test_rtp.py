@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import PcapWriter, udp_frame
+from checkout import PcapWriter, udp_frame
 from hypothesis import given
 from hypothesis import strategies as st
 

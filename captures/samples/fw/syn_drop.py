@@ -1,11 +1,13 @@
 """Samples of FW-SYN-DROP: SYNs to one port vanish while another port of the same host answers."""
 
+from itertools import count
+
 from _craft.network import Connection, Wire
 
 CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
 BACKOFF = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0)  # RFC 6298 §5 (5.5)
 
-HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9]}
+HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9], "hit_two_points": {"inside": [4, 5, 6, 7, 8, 9]}}
 
 
 def _neighbour(wire: Wire, at: float = 0.2) -> None:
@@ -80,3 +82,26 @@ def near_miss_oneway_tap():
         conn.segment(at, True, "A", ack=5001 + int(at * 10))
     _neighbour(wire)
     return wire.sorted()
+
+
+def near_miss_sweep():
+    """Condition: no port sweep. A client that tries 21 ports of one host is a scanner."""
+    wire = Wire()
+    for port in range(21):
+        conn = Connection(wire, CLIENT, 40100 + port, SERVER, 7000 + port)
+        for i, at in enumerate(BACKOFF[:3]):
+            conn.syn(at + port * 0.01, again=i > 0)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def hit_two_points():
+    """Inside the SYNs enter the filter, outside they do not leave it; the other port is seen at both."""
+    inside, outside = Wire(), Wire()
+    conn = Connection(inside, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF):
+        conn.syn(at + 0.5, again=i > 0)
+    for wire, later in ((inside, 0.0), (outside, 0.0005)):
+        wire.ids = count(100)  # the same packets at both points keep their identifiers
+        _neighbour(wire, 0.2 + later)
+    return {"inside": inside.sorted(), "outside": outside.sorted()}

@@ -16,6 +16,8 @@ from netdiag.tables.packets import FORWARD
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
+DEFAULT_EXPIRES = 3600
+"""Seconds a registration holds where nobody names a time: the registrar's choice (RFC 3261 §10.2.1.1), often 1 h."""
 I64 = npt.NDArray[np.int64]
 
 
@@ -36,22 +38,23 @@ def inbound(tables: Tables) -> pl.DataFrame:
     bound = every.filter(pl.col("status").is_between(200, 299) & ~pl.col("removes"))
     asked = tables.transactions.filter(
         (pl.col("transport") == "udp") & ~pl.col("midstream") & ~pl.col("method").is_in(["REGISTER", "CANCEL", "ACK"])
-    ).select("transaction", "point", "call_id", "method", "client", "server", "server_port", "first_ns", "last_request_ns",
-             "sends", "request_messages", "cancelled", answered=pl.col("response_messages").list.len() > 0,
-             ).sort("first_ns")
+    ).select("transaction", "point", "call_id", "method", "client", "server", "server_port", "first_ns",
+             "last_request_ns", "sends", "request_messages", "cancelled",
+             answered=pl.col("response_messages").list.len() > 0).sort("first_ns")
     place = ["point", "client", "server", "server_port"]
     at = bound.select("point", "identity", "aor", "expires_granted", "flow", "request_packet", "source", "source_port",
                       "ts_ns", client="registrar", server="source", server_port="source_port",
                       registered_ns="ts_ns")
-    found = asked.join_asof(at, left_on="first_ns", right_on="ts_ns", by=place, check_sortedness=False).filter(
-        pl.col("registered_ns").is_not_null()
-        & (pl.col("first_ns") < pl.col("registered_ns") + pl.col("expires_granted").fill_null(3600).cast(pl.Int64) * 10**9))
+    found = asked.join_asof(at, left_on="first_ns", right_on="ts_ns", by=place, check_sortedness=False)
+    lifetime = pl.col("expires_granted").fill_null(DEFAULT_EXPIRES).cast(pl.Int64) * 10**9
+    found = found.drop("ts_ns", strict=False).filter(
+        pl.col("registered_ns").is_not_null() & (pl.col("first_ns") < pl.col("registered_ns") + lifetime))
     key = ["point", "identity"]
     latest = every.select(*key, "ts_ns", now_port="source_port")
     following = every.select(*key, "ts_ns", next_ns="ts_ns", next_source="source", next_port="source_port",
                              next_packet="request_packet", next_transaction="transaction")
-    found = found.sort("first_ns").join_asof(latest, left_on="first_ns", right_on="ts_ns", by=key, check_sortedness=False)
-    found = found.filter(pl.col("now_port") == pl.col("source_port"))
+    found = found.join_asof(latest, left_on="first_ns", right_on="ts_ns", by=key, check_sortedness=False)
+    found = found.drop("ts_ns", strict=False).filter(pl.col("now_port") == pl.col("source_port"))
     return found.join_asof(following, left_on="first_ns", right_on="ts_ns", by=key, strategy="forward",
                            check_sortedness=False)
 

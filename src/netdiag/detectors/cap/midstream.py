@@ -1,0 +1,115 @@
+"""Flows that began before the capture: what was agreed at their start is unknown.
+
+A TCP connection whose first captured packet is no SYN has no known window scale and no maximum segment size (RFC 9293
+§3.2, RFC 7323 §2.2). A SIP request inside a dialog without the INVITE that began it has no offer and answer to judge
+media by (RFC 3261 §12, RFC 3264). RTP that flows from the first seconds without SDP has no agreed codec. Findings
+that rest on something not seen are capped for such flows: it may have been there before.
+
+**What lifts the suspicion.** Nothing is needed: the flow is there and its beginning is not (confirmed).
+
+**What looks alike and is not it.** Packets of an old connection in the middle of the capture that meet only resets or
+silence: a device has lost its state (FW-STATE-LOST, TCP-HALF-OPEN). RTP that starts later without SDP: its signalling
+is encrypted, or passes elsewhere, and the start of the stream itself was captured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+
+from netdiag.model import (
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables
+
+PATTERN = Pattern(
+    id="CAP-MIDSTREAM",
+    title="Flows began before the capture",
+    severity=Severity.INFO,
+    cases=(),
+    needs=("tcp", "sip", "calls", "rtp", "flows", "quality"),
+    references=(Reference("RFC 9293 §3.2"), Reference("RFC 7323 §2.2"), Reference("RFC 3261 §12"),
+                Reference("RFC 3264")),
+    filter="(tcp.flags.syn == 0 && !(tcp.completeness & 1)) || sip.to.tag || (udp && !sip && !dns)",
+    mitigation="Judge these flows by what is seen only; repeat the test with the capture already running.",
+    fix="Start the capture before the test, in a ring of files that is long enough.",
+    prevention="Keep a ring buffer running at the places where faults are looked for.",
+    next_capture="The same traffic from its beginning: start the capture, then the test.",
+    settings=(Setting("start_window_s", 5, "s", "practice: what is under way at the start shows itself that soon"),),
+    gate=True,
+)
+
+DETAILED = 30
+"""Flows of one point whose frames are cited (practice)."""
+_Flow = tuple[int, int, str]
+"""Flow id, first packet row, what it is."""
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """Flows whose start is not in the capture; one group for each point."""
+    flows = tables.flows
+    if not flows.height:
+        return not_applicable("no flow is in this capture")
+    window = int(settings["start_window_s"] * 1e9)
+    early = {point: first + window for point, first in tables.quality.select("point", "first_ns").iter_rows()}
+    begun: dict[int, _Flow] = {}
+    for flow in (*_tcp(tables, early), *_sip(tables), *_rtp(tables, early)):
+        begun.setdefault(flow[0], flow)
+    if not begun:
+        return clear(f"the {flows.height} flows begin inside the capture, as far as they show it")
+    cited: Counter[str] = Counter()
+    occurrences = []
+    for f in flows.filter(pl.col("flow").is_in(list(begun))).iter_rows(named=True):
+        _, packet, what = begun[f["flow"]]
+        point = f["point"]
+        cited[point] += 1
+        occurrences.append(Occurrence(
+            subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(point,),
+            summary=f"The beginning of a flow between {f['a']} and {f['b']} is not in the capture at {point}: {what}.",
+            confidence=Confidence.CONFIRMED, reasons=(what,),
+            evidence=tables.evidence([packet], {"source.ip": f["a"], "destination.ip": f["b"]})
+            if cited[point] <= DETAILED else (),
+            scope={"capture.point": point}, flows=(f["flow"],), start_ns=f["first_ns"], end_ns=f["last_ns"]))
+    examined: dict[tuple[str, ...], int] = {
+        (point,): count for point, count in flows.group_by("point").len().iter_rows()}
+    return found(occurrences, examined=examined)
+
+
+def _tcp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
+    """Connections without SYN, unless late and met by resets or silence only."""
+    resets = pl.col("rst_packets").list.len()
+    unmet = ((pl.col("packets_server") == 0) | (pl.col("packets_client") == 0)
+             | (pl.col("rst_by_server") & (pl.col("packets_server") <= resets))
+             | (pl.col("rst_by_client") & (pl.col("packets_client") <= resets)))
+    late = pl.col("first_ns") > pl.col("point").replace_strict(early, return_dtype=pl.Int64)
+    for flow, packet in tables.tcp.filter(pl.col("midstream") & ~(late & unmet)).select(
+            "flow", "first_packet").iter_rows():
+        yield flow, packet, "its first packet is no SYN"
+
+
+def _sip(tables: Tables) -> Iterator[_Flow]:
+    """Dialogs of which the first message is a request with To tag."""
+    calls = tables.calls.filter("midstream").select(message=pl.col("messages").list.first())
+    first = calls.join(tables.sip.select("message", "flow", "packet", "method", "to_tag"), on="message").filter(
+        pl.col("method").is_not_null() & pl.col("to_tag").is_not_null())
+    for flow, packet, method in first.select("flow", "packet", "method").iter_rows():
+        yield flow, packet, f"its first message is {method} inside a dialog"
+
+
+def _rtp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
+    """Media without signalling that is there from the start."""
+    start = pl.col("point").replace_strict(early, return_dtype=pl.Int64)
+    for flow, packet in tables.rtp.filter(pl.col("heuristic") & (pl.col("first_ns") <= start)).select(
+            "flow", "first_packet").iter_rows():
+        yield flow, packet, "media flows from the start, and no SDP names it"

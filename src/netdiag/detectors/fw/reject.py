@@ -1,0 +1,210 @@
+"""New connections are refused: a reset or an ICMP error answers the SYN, and its TTL or its source says who refused.
+
+A host without a listener answers a SYN with a reset whose acknowledgment number is the SYN's number plus one (RFC
+9293 §3.10.7.1). A packet filter that rejects does the same in the host's name, or sends an ICMP error: network, host
+or communication administratively prohibited (RFC 1812 §5.2.7.1; RFC 4443 §3.1), or port unreachable, which a host
+itself never sends about TCP because TCP has its reset (RFC 1122 §3.2.2.1). A reset in the host's name comes from
+where the filter stands: its TTL has passed another number of routers than the host's genuine packets.
+
+**What lifts the suspicion.** Genuine packets of the same host in the capture: at the same distance, the host itself
+refused and the port is closed (probable); two or more hops nearer or farther, a device on the way did (confirmed). An
+ICMP error names its sender; the prohibited codes and port unreachable about TCP are the word of a filter (confirmed).
+Host unreachable is the word of a router that found no way or no neighbour (probable).
+
+**What looks alike and is not it.** TTLs start at 64, 128 or 255: resets of a host may start elsewhere than its data,
+at the same distance. A reset whose acknowledgment number is another one belongs to an old connection (TCP-HALF-OPEN),
+a reset after the handshake to the application or the path (TCP-RST-CLOSE, FW-RST-INJECT). Port unreachable about UDP
+is a closed port. One or two refusals followed by success are a restart. A client that tries more than twenty ports of
+one host is a scanner. A load balancer without a healthy member refuses too: then the address is its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import polars as pl
+
+from netdiag.model import (
+    Alternative,
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables
+from netdiag.tables.destinations import by_destination, port_sweeps, without_sweeps
+from netdiag.tables.packets import TCP, UDP
+from netdiag.tables.schema import rows
+from netdiag.tables.speakers import foreign, genuine_ttls, hops
+from netdiag.tables.tcp import Connection
+
+PATTERN = Pattern(
+    id="FW-REJECT",
+    title="New connections are refused",
+    severity=Severity.MEDIUM,
+    cases=(),
+    needs=("tcp", "icmp", "packets"),
+    references=(Reference("RFC 9293 §3.10.7.1"), Reference("RFC 1812 §5.2.7.1"), Reference("RFC 1122 §3.2.2.1"),
+                Reference("RFC 4443 §3.1"), Reference("RFC 792")),
+    filter="(tcp.flags.reset == 1 && tcp.seq == 1 && tcp.ack == 1) || "
+           "(icmp.type == 3 && icmp.code in {1, 3, 9, 10, 13}) || icmpv6.type == 1",
+    mitigation="Closed port: start the service, or correct the address or port that clients use. Filter: permit this "
+               "flow on the device that the ICMP source address or the TTL points to.",
+    fix="Bring the service and the rule set into one description that is deployed together.",
+    prevention="Check each dependency (address, port, from where) after deployments and rule changes.",
+    next_capture="Capture beside the server: did the SYN reach it, and did it send the reset? "
+                 "Keep one working exchange with that host in the capture, for its TTL.",
+    settings=(Setting("min_refused", 3, "refusals", "practice: one or two before success are a restart or a probe"),),
+)
+
+FILTERED4, UNREACHED4 = (3, 9, 10, 13), (1,)
+"""Codes of ICMP type 3: port unreachable and the prohibited ones; host unreachable (RFC 792, RFC 1812 §5.2.7.1)."""
+FILTERED6, UNREACHED6 = (1, 4, 5, 6), (0, 3)
+"""Codes of ICMPv6 type 1: prohibited, port, policy, reject route; no route and address unreachable (RFC 4443 §3.1)."""
+PORT4, PORT6 = 3, 4
+"""The host's own words about UDP, a filter's about TCP."""
+DETAILED = 200
+"""Refusals of one kind that are described closely; the others of a flood are counted (practice)."""
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """SYNs answered by a reset or ICMP error, and UDP flows that a filter prohibits."""
+    started = tables.tcp.filter(~pl.col("midstream"))
+    errors = _errors(tables)
+    if not started.height and not errors.height:
+        return not_applicable("no TCP connection starts in this capture, and no ICMP error about a flow is in it")
+    refused = without_sweeps(tables, started.filter("refused"))
+    found_here = _by_reset(tables, refused) + _by_icmp(tables, errors)
+    count = Counter(o.group for o in found_here)
+    last: dict[tuple[str, ...], int] = {}
+    for o in found_here:
+        last[o.group] = max(last.get(o.group, 0), o.end_ns)
+    worked = started.filter("established").group_by("server", "server_port").agg(pl.col("first_ns").max())
+    success: dict[tuple[str, ...], int] = {(s, str(p)): ns for s, p, ns in worked.iter_rows()}
+    kept = [o for o in found_here
+            if count[o.group] >= settings["min_refused"] or success.get(o.group[:2], 0) < last[o.group]]
+    if not kept:
+        return clear(f"{started.height} connections start here; none was refused by a reset or an ICMP error, "
+                     "or only until it worked")
+    return found(kept, population="connections", examined=by_destination(started))
+
+
+def _errors(tables: Tables) -> pl.DataFrame:
+    """ICMP errors that refuse a flow: the prohibited and unreachable codes about TCP, the prohibited ones about UDP.
+
+    Not about TCP connections that had begun: those errors tell of another fault.
+    """
+    v4, code = pl.col("version") == 4, pl.col("code")
+    kinds = tables.icmp.filter(pl.col("type") == pl.when(v4).then(3).otherwise(1)).filter(
+        pl.when(v4).then(code.is_in((*FILTERED4, *UNREACHED4))).otherwise(code.is_in((*FILTERED6, *UNREACHED6))))
+    filtered = pl.when(v4).then(code.is_in(FILTERED4)).otherwise(code.is_in(FILTERED6))
+    port = pl.when(v4).then(code == PORT4).otherwise(code == PORT6)
+    kinds = kinds.with_columns(filtered=filtered, port=port)
+    begun = tables.tcp.filter((pl.col("packets_server") > 0) | pl.col("midstream"))["flow"].unique()
+    known = pl.col("quoted_flow").is_not_null()
+    tcp = (pl.col("quoted_proto") == TCP) & ~(known & pl.col("quoted_flow").is_in(begun.implode())) \
+        & (known | (pl.col("filtered") & ~pl.col("port")))
+    udp = (pl.col("quoted_proto") == UDP) & pl.col("filtered") & ~pl.col("port")
+    sweeps = port_sweeps(tables)
+    return kinds.filter((tcp | udp) & pl.col("quoted_destination_port").is_not_null()).join(
+        sweeps, left_on=["point", "quoted_source", "quoted_destination"], right_on=["point", "client", "server"],
+        how="anti", maintain_order="left")
+
+
+def _by_reset(tables: Tables, refused: pl.DataFrame) -> list[Occurrence]:
+    genuine = genuine_ttls(tables, refused["rst_packets"].list.first().to_numpy())
+    fastest = {(p, s): rtt for p, s, rtt in tables.tcp.group_by("point", "server").agg(
+        pl.col("handshake_rtt_s").min()).iter_rows()}
+    out = []
+    for i, c in enumerate(rows(refused, Connection)):
+        speaker = _speaker(c, genuine[i])
+        reset = c.rst_packets[0]
+        delay = (int(tables.packets.ts[reset]) - int(tables.packets.ts[c.syn_packets[0]])) / 1e9
+        rtt = fastest.get((c.point, c.server))
+        reasons = speaker.reasons
+        if rtt is not None and delay < rtt / 2:
+            reasons += (f"the reset came after {delay * 1000:.1f} ms; the host's handshakes take {rtt * 1000:.1f} ms "
+                        "or more",)
+        facts: dict[str, str | int | float] = {
+            "source.ip": c.client, "destination.ip": c.server, "destination.port": c.server_port,
+            "tcp.reset.ttl": c.rst_ttl or 0, "host.ttl": ", ".join(map(str, genuine[i])) or "unknown"}
+        out.append(Occurrence(
+            subject=f"{c.client}:{c.client_port} → {c.server}:{c.server_port}", group=(c.server, str(c.server_port)),
+            title=speaker.title, confidence=speaker.confidence, reasons=reasons, alternatives=speaker.alternatives,
+            summary=f"A reset refused the connection of {c.client} to {c.server}:{c.server_port}, {speaker.clause}.",
+            evidence=tables.evidence((*c.syn_packets, reset), facts) if i < DETAILED else (),
+            scope={"destination.ip": c.server, "destination.port": c.server_port},
+            flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}),
+            start_ns=c.first_ns, end_ns=c.last_ns))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """Who refused, as far as the TTL tells."""
+
+    title: str
+    clause: str
+    confidence: Confidence
+    reasons: tuple[str, ...]
+    alternatives: tuple[Alternative, ...] = ()
+
+
+def _speaker(c: Connection, genuine: tuple[int, ...]) -> _Speaker:
+    ttl = c.rst_ttl or 0
+    answer = "a reset with ACK = SYN + 1 answered the SYN"
+    if not genuine:
+        return _Speaker("New connections are refused", "and nothing here tells by whom", Confidence.SUSPECTED, (
+            answer, f"no other packet of {c.server} is here, so the reset's TTL {ttl} cannot be compared"))
+    seen = ", ".join(str(t) for t in genuine)
+    if foreign(ttl, genuine):
+        return _Speaker("A device on the path refuses new connections", "sent by a device on the path",
+                        Confidence.CONFIRMED, (answer, f"the reset has passed {hops(ttl)} routers (TTL {ttl}), genuine "
+                                                       f"packets of {c.server} {hops(genuine[0])} (TTL {seen})"))
+    return _Speaker(
+        "New connections are refused: nothing listens on the port", "sent from where the host is",
+        Confidence.PROBABLE, (answer, f"the reset (TTL {ttl}) comes from as far as other packets of {c.server} "
+                                      f"(TTL {seen})"),
+        (Alternative("a filter on the host, or a load balancer without a healthy member, refuses",
+                     "it would stand at the same distance", "nothing here; ask the host what listens"),))
+
+
+def _by_icmp(tables: Tables, errors: pl.DataFrame) -> list[Occurrence]:
+    key = ["point", "quoted_source", "quoted_source_port", "quoted_destination", "quoted_destination_port",
+           "quoted_proto"]
+    syns = dict(tables.tcp.filter(pl.col("flow").is_in(errors["quoted_flow"].drop_nulls().unique().implode())).select(
+        "flow", pl.struct("syn_packets", "community_id")).iter_rows())
+    each = errors.group_by(key, maintain_order=True).agg(
+        "packet", "ts_ns", "quoted_flow", pl.col("source", "name", "type", "code", "filtered").first())
+    out = []
+    for i, e in enumerate(each.iter_rows(named=True)):
+        udp, server, port = e["quoted_proto"] == UDP, e["quoted_destination"], e["quoted_destination_port"]
+        flow = next((f for f in e["quoted_flow"] if f is not None), None)
+        asked = syns.get(flow) or {"syn_packets": [], "community_id": ""}
+        who = "the host's own filter" if e["source"] == server else f"the device {e['source']}"
+        facts: dict[str, str | int | float] = {
+            "source.ip": e["quoted_source"], "destination.ip": server, "destination.port": port,
+            "icmp.source": e["source"], "icmp.type": e["type"], "icmp.code": e["code"]}
+        keys = {f"host:{server}"} | ({f"flow:{asked['community_id']}"} if asked["community_id"] else set())
+        if e["filtered"]:
+            title, confidence = f"New flows are refused by {who}", Confidence.CONFIRMED
+        else:
+            title, confidence = f"The device {e['source']} finds no way to the host", Confidence.PROBABLE
+        out.append(Occurrence(
+            subject=f"{e['quoted_source']}:{e['quoted_source_port']} → {server}:{port}" + ("/udp" if udp else ""),
+            group=(server, str(port), "udp") if udp else (server, str(port)), title=title, confidence=confidence,
+            summary=f"{e['source']} answered {e['quoted_source']}'s {'datagrams' if udp else 'SYN'} to {server}:{port} "
+                    f"with ICMP \"{e['name']}\".",
+            reasons=(f"ICMP type {e['type']} code {e['code']} from {e['source']} quotes the packet",),
+            evidence=tables.evidence([*asked["syn_packets"], *e["packet"]], facts) if i < DETAILED else (),
+            scope={"destination.ip": server, "destination.port": port},
+            flows=() if flow is None else (flow,), keys=frozenset(keys),
+            start_ns=min(e["ts_ns"]), end_ns=max(e["ts_ns"])))
+    return out
