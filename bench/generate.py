@@ -30,8 +30,8 @@ ETHERNET = bytes.fromhex("020000000001020000000002") + b"\x08\x00"
 RECORD = 16
 """Bytes of the header that classic pcap puts before each frame."""
 
-# A second of the mix: 90 % RTP, 5 % SIP, 5 % TCP with TLS, about 4 400 packets.
-MEDIA_CALLS, DIALOGS, TLS_CONNECTIONS = 2.2, 32, 4
+# A second of the mix: 90 % RTP, 5 % SIP, 5 % TCP (half of it TLS, half bulk transfer), about 4 400 packets.
+MEDIA_CALLS, DIALOGS, TLS_CONNECTIONS, TRANSFERS = 2.2, 32, 2, 0.25
 MEDIA_PACKETS = 909
 """Per direction and call: 18.2 s of 20 ms packets."""
 CALL_US = 18_500_000
@@ -321,8 +321,8 @@ def starts(rate: float, rng: np.random.Generator, window: int) -> list[int]:
 
 
 def mixed(seed: int) -> Iterator[list[Batch]]:
-    """Calls with media among many without, and TLS connections."""
-    template, dialogs, connections = tls_template(), itertools.count(), itertools.count()
+    """Calls with media among many without, TLS connections, and bulk transfers with loss."""
+    template, dialogs, connections, transfers = tls_template(), itertools.count(), itertools.count(), itertools.count()
     for window in itertools.count():
         rng = np.random.default_rng((seed, window))
         singles: list[Packet] = []
@@ -334,6 +334,8 @@ def mixed(seed: int) -> Iterator[list[Batch]]:
                 batches.append(media(d, rng))
         for begin in starts(TLS_CONNECTIONS, rng, window):
             singles += tls_connection(next(connections), begin, rng, template)
+        for begin in starts(TRANSFERS, rng, window):
+            singles += bulk_transfer(next(transfers), begin, rng)
         yield [*batches, batch_of(singles)]
 
 

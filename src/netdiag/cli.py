@@ -49,14 +49,16 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return _say("interrupted", INTERRUPTED)
     except click.UsageError as error:
+        from netdiag.render.escape import plain
+        error.message = plain(error.message)  # file names with escape sequences stand in it
         error.show()
         return USAGE
     except click.ClickException as error:
-        return _say(error.format_message(), USAGE)
+        return _say(error.format_message(), USAGE, lines=False)
     except LabError as error:
         return _say(str(error), INCOMPLETE)
     except NetdiagError as error:
-        return _say(str(error), USAGE)
+        return _say(str(error), USAGE, lines=False)
     except MemoryError:
         return _say("out of memory", INCOMPLETE)
     except Exception as error:
@@ -67,9 +69,10 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _say(text: str, code: int) -> int:
+def _say(text: str, code: int, lines: bool = True) -> int:
+    """``lines``: the text may have several (the end of a program's log); else a line end is part of a file name."""
     from netdiag.render.escape import plain
-    print("netdiag: " + "\n".join(plain(line) for line in text.splitlines()), file=sys.stderr)
+    print("netdiag: " + ("\n".join(map(plain, text.splitlines())) if lines else plain(text)), file=sys.stderr)
     return code
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from _craft.network import Wire
 
 
-def sdp(address: str, port: int, direction: str = "sendrecv", payload: int = 0, version: int = 1) -> str:
-    """An audio offer or answer with one codec (RFC 8866)."""
+def sdp(address: str, port: int, direction: str = "sendrecv", payload: int = 0, version: int = 1,
+        extra: str = "") -> str:
+    """An audio offer or answer with one codec (RFC 8866); ``extra`` lines follow those of the audio."""
     name = {0: "PCMU/8000", 8: "PCMA/8000"}[payload]
     return (f"v=0\r\no=- 100 {version} IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n"
-            f"m=audio {port} RTP/AVP {payload}\r\na=rtpmap:{payload} {name}\r\na=ptime:20\r\na={direction}\r\n")
+            f"m=audio {port} RTP/AVP {payload}\r\na=rtpmap:{payload} {name}\r\na=ptime:20\r\na={direction}\r\n{extra}")
 
 
 @dataclass
@@ -61,7 +62,8 @@ class Dialog:
         to = f"<{uris[1]}>" + (f";tag={tags[1]}" if to_tag and status > 100 else "")
         contact = (self.callee_contact if to_caller else self.contact) or f"sip:ua@{src}:{sp}"
         content = "Content-Type: application/sdp\r\n" if body else ""
-        text = (f"SIP/2.0 {status} {reason}\r\nVia: SIP/2.0/UDP {dst}:{dp};branch={self.branch()};rport={dp};received={dst}\r\n"
+        text = (f"SIP/2.0 {status} {reason}\r\n"
+                f"Via: SIP/2.0/UDP {dst}:{dp};branch={self.branch()};rport={dp};received={dst}\r\n"
                 f"From: <{uris[0]}>;tag={tags[0]}\r\nTo: {to}\r\nCall-ID: {self.call_id}\r\n"
                 f"CSeq: {number} {method}\r\nContact: <{contact}>\r\n{extra}{content}"
                 f"Content-Length: {len(body)}\r\n\r\n{body}")
@@ -103,14 +105,14 @@ def rtp(wire: Wire, at: float, src: str, sport: int, dst: str, dport: int, secon
     return out
 
 
-def rtcp_report(wire: Wire, at: float, src: str, sport: int, dst: str, dport: int, *, ssrc: int, about: int,
-                highest: int, lost: int = 0, fraction: int = 0, sent: int | None = None) -> int:
-    """An SR (with ``sent`` packets) or RR with one report block (RFC 3550 §6.4)."""
-    block = struct.pack(">IIIIII", about, fraction << 24 | lost, highest, 0, 0, 0)
-    if sent is None:
-        body = struct.pack(">BBHI", 0x81, 201, 7, ssrc) + block
-    else:
-        body = struct.pack(">BBHI", 0x81, 200, 12, ssrc) + struct.pack(">IIIII", 0, 0, 0, sent, sent * 20) + block
+def rtcp_report(wire: Wire, at: float, src: str, sport: int, dst: str, dport: int, *, ssrc: int,
+                about: int | None = None, highest: int = 0, lost: int = 0, fraction: int = 0,
+                sent: int | None = None) -> int:
+    """An SR (with ``sent`` packets) or RR, with one report block or, without ``about``, none (RFC 3550 §6.4)."""
+    block = b"" if about is None else struct.pack(">IIIIII", about, fraction << 24 | lost, highest, 0, 0, 0)
+    sender = b"" if sent is None else struct.pack(">IIIII", 0, 0, 0, sent, sent * 20)
+    words = (4 + len(sender) + len(block)) // 4
+    body = struct.pack(">BBHI", 0x80 | bool(block), 201 if sent is None else 200, words, ssrc) + sender + block
     return wire.udp(at, src, sport, dst, dport, body)
 
 
@@ -119,11 +121,12 @@ def register(wire: Wire, at: float, phone: str, pport: int, registrar: str, *, a
              instance: str = "") -> tuple[int, int]:
     """A REGISTER and its response, as the registrar's side of a NAT sees them; ``contact`` is what the phone wrote."""
     param = f";+sip.instance=\"<urn:uuid:{instance}>\"" if instance else ""
-    head = (f"Via: SIP/2.0/UDP {contact.split('@')[-1]};branch=z9hG4bKreg{call_id}{cseq};rport\r\nFrom: <{aor}>;tag=r{cseq}\r\n"
-            f"To: <{aor}>{{}}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n")
+    head = (f"Via: SIP/2.0/UDP {contact.split('@')[-1]};branch=z9hG4bKreg{call_id}{cseq};rport\r\n"
+            f"From: <{aor}>;tag=r{cseq}\r\nTo: <{aor}>{{}}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n")
     request = (f"REGISTER sip:pbx.example SIP/2.0\r\n{head.format('')}Contact: <sip:{contact}>{param}\r\n"
                f"Expires: {expires}\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
     first = wire.udp(at, phone, pport, registrar, 5060, request.encode())
-    shown = f"Contact: <sip:{contact}>;expires={granted if granted is not None else expires}\r\n" if status == 200 else ""
+    lifetime = granted if granted is not None else expires
+    shown = f"Contact: <sip:{contact}>;expires={lifetime}\r\n" if status == 200 else ""
     reply = f"SIP/2.0 {status} X\r\n{head.format(';tag=s1')}{shown}Content-Length: 0\r\n\r\n"
     return first, wire.udp(at + 0.01, registrar, 5060, phone, pport, reply.encode())

@@ -4,6 +4,7 @@ from _craft.network import Wire
 from _craft.sip import Dialog, register
 
 NAT, INSIDE, REGISTRAR = "203.0.113.66", "10.30.0.21", "198.51.100.20"
+INSTANCE = "00000000-0000-4000-8000-000000000100"
 CONTACT = "100@10.30.0.21:5060"
 
 HIT_FRAMES = {"hit": [1, 3, 4, 5], "hit_two_clients": [3, 5, 7, 8, 9, 10, 11, 13],
@@ -11,8 +12,9 @@ HIT_FRAMES = {"hit": [1, 3, 4, 5], "hit_two_clients": [3, 5, 7, 8, 9, 10, 11, 13
 
 
 def _register(wire: Wire, at: float, port: int, cseq: int, *, source: str = NAT, contact: str = CONTACT,
-              call_id: str = "reg1@a.example", aor: str = "sip:100@pbx.example") -> None:
-    register(wire, at, source, port, REGISTRAR, aor=aor, contact=contact, call_id=call_id, cseq=cseq)
+              call_id: str = "reg1@a.example", aor: str = "sip:100@pbx.example", instance: str = "") -> None:
+    register(wire, at, source, port, REGISTRAR, aor=aor, contact=contact, call_id=call_id, cseq=cseq,
+             instance=instance)
 
 
 def _ping(wire: Wire, at: float, port: int = 33504, number: int = 1) -> None:
@@ -66,9 +68,9 @@ def near_miss_new_socket():
 def near_miss_restarted():
     """Condition: the Call-ID goes on. This client was restarted."""
     wire = Wire()
-    _register(wire, 0.0, 33504, 1)
+    _register(wire, 0.0, 33504, 1, instance=INSTANCE)
     _ping(wire, 70.0)
-    _register(wire, 120.0, 39767, 1, call_id="reg2@a.example")
+    _register(wire, 120.0, 39767, 1, call_id="reg2@a.example", instance=INSTANCE)
     return wire.sorted()
 
 
@@ -109,7 +111,7 @@ def near_miss_nothing_lost():
 
 
 def near_miss_old_port_lives():
-    """Condition: the old port is gone. Here the client goes on using it beside the new one."""
+    """Condition: the silence ended the mapping. Here the client goes on using the old port beside the new one."""
     wire = Wire()
     _register(wire, 0.0, 33504, 1)
     _ping(wire, 70.0)

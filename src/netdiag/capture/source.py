@@ -55,6 +55,8 @@ class Source:
 def open_source(path: str, checksum: bool = True) -> Source:
     """Opens ``path``; a checksum costs a second reading of the file. CaptureError with one clear line when it is not a readable, non-empty file."""
     if path == "-":
+        if sys.stdin is None:
+            raise CaptureError("standard input: is closed")
         stream: IO[bytes] = sys.stdin.buffer
         head = stream.read(6)
         if not head:
@@ -152,18 +154,42 @@ def _gunzip(stream: _Joined) -> Iterator[bytes]:
     except ImportError:
         codec = zlib
     unit = codec.decompressobj(31)  # 16 + 15: gzip framing, largest window
-    rest = stream.read(_CHUNK)
+    first = rest = stream.read(_CHUNK)
+    given = 0
     while rest:
-        yield unit.decompress(rest, _CHUNK)
+        try:
+            block = unit.decompress(rest, _CHUNK)
+        except Exception:
+            yield _before_error(first)[given:]
+            raise
+        yield block
+        given += len(block)
         rest = unit.unconsumed_tail
         if unit.eof:
             rest = unit.unused_data or stream.read(_CHUNK)
             if not rest or not rest.startswith(GZIP[: len(rest)]):
                 return  # the end, or padding behind the last member, as gzip(1) ignores it
-            unit = codec.decompressobj(31)
-        rest = rest or stream.read(_CHUNK)
+            unit, first, given = codec.decompressobj(31), rest, 0
+        if not rest:
+            rest, first = stream.read(_CHUNK), b""  # of a long member not all input is at hand any more
     if not unit.eof:
         raise EOFError("it ends before its end mark")
+
+
+def _before_error(data: bytes) -> bytes:
+    """What ``data``, the start of a gzip member, holds before its damage: decompressors drop the last piece with it,
+    which is all there is of a small capture with a wrong checksum.
+    """
+    unit, out = zlib.decompressobj(31), []
+    with contextlib.suppress(zlib.error):
+        for at in range(0, len(data), 64):
+            saved = unit.copy()
+            try:
+                out.append(unit.decompress(data[at : at + 64]))
+            except zlib.error:
+                for i in range(at, at + 64):
+                    out.append(saved.decompress(data[i : i + 1]))
+    return b"".join(out)
 
 
 class _Raw(io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from netdiag.commands import options
-from netdiag.commands.output import Progress, colour, emit, width
+from netdiag.commands.output import Progress, colour, emit, on_terminal, width
 
 
 @click.command("analyze", cls=options.CaptureCommand,
@@ -45,5 +45,6 @@ def analyze(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylog
     else:
         from netdiag.render import terminal
         text = terminal.render(shown, width(output), colour(output), verbose, hidden)
+    options.complain(report.captures, told=form == "terminal" and on_terminal(output))
     emit(text, output, [*capture, *(path for _, path in point)])
     return options.exit_code(report, fail_on)

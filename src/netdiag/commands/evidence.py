@@ -30,6 +30,7 @@ def evidence(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylo
         from netdiag.render import evidence as section
         chosen = section.choose(report, case, finding)
         text = section.render(tables, report, chosen)
+    options.complain(tables.captures)
     emit(text, output, [*capture, *(path for _, path in point)])
     return 0 if report.complete else options.INCOMPLETE
 
@@ -53,5 +54,6 @@ def ladder(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylog:
         text = "\n\n".join(block(drawing.mermaid(d), "mermaid") for d in drawn) + "\n"
     else:
         text = "\n\n".join(drawing.text(d, width(output)) for d in drawn) + "\n"
+    options.complain(tables.captures)
     emit(text, output, [*capture, *(path for _, path in point)])
     return 0 if all(c.complete for c in tables.captures) else options.INCOMPLETE

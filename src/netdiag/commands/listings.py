@@ -29,6 +29,7 @@ def _command(noun: str) -> click.Command:
             from netdiag.render import facts
             shown = facts.of(tables, noun)
         from netdiag.render import listing
+        options.complain(tables.captures)
         emit(listing.render(shown, form, width(output) if on_terminal(output) else None), output,
              [*capture, *(path for _, path in point)])
         return 0 if all(c.complete for c in tables.captures) else options.INCOMPLETE

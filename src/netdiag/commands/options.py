@@ -14,7 +14,7 @@ from netdiag.model import Severity
 
 if TYPE_CHECKING:
     from netdiag.commands.output import Progress
-    from netdiag.model import Report
+    from netdiag.model import CaptureSummary, Report
     from netdiag.tables import Tables
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -136,7 +136,7 @@ def read(progress: Progress, capture: Sequence[str], point: Sequence[tuple[str, 
         raise click.UsageError("no capture: name a file, NAME=FILE with --point, or - for standard input")
     if [*capture, *(p for _, p in point)].count("-") > 1:
         raise click.UsageError("standard input can be read only once")
-    if "-" in [*capture, *(p for _, p in point)] and sys.stdin.isatty():
+    if "-" in [*capture, *(p for _, p in point)] and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("standard input is a terminal; pipe a capture into it: tcpdump -w - | netdiag ...")
     progress.stage(f"reading {', '.join([*capture, *(p for _, p in point)])}")
     from netdiag.tables import Options
@@ -144,7 +144,28 @@ def read(progress: Progress, capture: Sequence[str], point: Sequence[tuple[str, 
     # Polars chains its own SIGINT handler with SA_RESTART: a read from a silent pipe would never be interrupted.
     signal.siginterrupt(signal.SIGINT, True)
     options = Options(at_ns=at_time, ca_file=ca_file, keylog=keylog, checksums=checksums)
+    _check_knowledge(keylog, ca_file)
     return open_captures(list(capture), list(point), options, progress.bytes_read)
+
+
+def _check_knowledge(keylog: str | None, ca_file: str | None) -> None:
+    """CaptureError for a file that holds nothing of what it was given for: a verdict would seem to rest on it."""
+    from netdiag.errors import CaptureError
+    if keylog is not None:
+        from netdiag.decode import keylog as keys
+        if not keys.read(keylog).secrets:
+            raise CaptureError(f"{keylog}: holds no TLS secret in NSS key log format")
+    if ca_file is not None:
+        from netdiag.tables import roots
+        roots.load(ca_file)
+
+
+def complain(captures: Sequence[CaptureSummary], told: bool = False) -> None:
+    """One line on standard error for each capture that was not read to its end, unless the reader sees it anyway."""
+    from netdiag.render.escape import plain
+    for c in captures:
+        if not c.complete and not told:
+            print(f"netdiag: {plain(c.path)}: incomplete, {plain(c.damage)}", file=sys.stderr)
 
 
 def judge(progress: Progress, tables: Tables, select: Sequence[str], ignore: Sequence[str],

@@ -200,6 +200,9 @@ def contents(report: Report) -> str:
 def headline(report: Report, shown: Digest) -> str:
     """"3 findings: 1 critical, 2 high", or that there is none."""
     findings = [b.finding for b in shown.blocks] + [f for b in shown.blocks for f in b.impacts]
+    if not findings and not any(c.decoded for c in report.captures):
+        return "Nothing was judged: no frame holds an IP packet" if any(c.frames for c in report.captures) else (
+            "Nothing was judged: no frame " + ("was captured" if report.complete else "could be read"))
     if not findings:
         return "No fault found" + (" in what could be read" if not report.complete else "")
     levels = [f"{n} {s.label}" for s in sorted(Severity, reverse=True)

@@ -39,7 +39,7 @@ def inbound(tables: Tables) -> pl.DataFrame:
     asked = tables.transactions.filter(
         (pl.col("transport") == "udp") & ~pl.col("midstream") & ~pl.col("method").is_in(["REGISTER", "CANCEL", "ACK"])
     ).select("transaction", "point", "call_id", "method", "client", "server", "server_port", "first_ns",
-             "last_request_ns", "sends", "request_messages", "cancelled",
+             "sends", "request_messages", "cancelled",
              answered=pl.col("response_messages").list.len() > 0).sort("first_ns")
     place = ["point", "client", "server", "server_port"]
     at = bound.select("point", "identity", "aor", "expires_granted", "flow", "request_packet", "source", "source_port",

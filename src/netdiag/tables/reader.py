@@ -94,6 +94,12 @@ def _check_names(given: list[tuple[str, str]], named: list[str]) -> None:
             raise CaptureError("--point: the name must be printable and not empty")
     if [p for _, p in given].count("-") > 1:
         raise CaptureError("-: standard input can be read once only")
+    seen: set[tuple[str, str]] = set()
+    for name, path in given:
+        where = name, os.path.realpath(path)
+        if where in seen:  # its packets would count as sent twice
+            raise CaptureError(f"{path}: given twice")
+        seen.add(where)
     if len(given) > _MAX_FILES or len({n for n, _ in given}) > _MAX_POINTS:
         raise CaptureError(f"more than {_MAX_FILES} files or {_MAX_POINTS} points")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from netdiag.tables.packets import IPV6
+from netdiag.tables.flows import address_texts
 from netdiag.tables.schema import U16, U32, schema
 from netdiag.tables.sip_chunk import decode_chunk, finish
 from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
@@ -178,18 +178,12 @@ def _endpoints(tables: Tables, packet: npt.NDArray[np.uint32]) -> pl.DataFrame:
     return pl.DataFrame({
         "flow": p.flow[packet].astype(np.uint32),
         "point": _text(p.points(packet), list(tables.points)),
-        "source": _addresses(tables, p.src[packet], p.flags[packet]),
+        "source": address_texts(p, p.src[packet], p.flags[packet]),
         "source_port": p.sport[packet],
-        "destination": _addresses(tables, p.dst[packet], p.flags[packet]),
+        "destination": address_texts(p, p.dst[packet], p.flags[packet]),
         "destination_port": p.dport[packet],
     })
 
 
 def _text(code: npt.NDArray[Any], names: list[str]) -> pl.Series:
     return pl.Series(names, dtype=pl.String).gather(pl.Series(code.astype(np.uint32)))
-
-
-def _addresses(tables: Tables, value: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8]) -> pl.Series:
-    key = value.astype(np.uint64) | (flags & IPV6).astype(np.uint64) << np.uint64(32)
-    distinct, code = np.unique(key, return_inverse=True)
-    return _text(code, [tables.packets.address(k & 0xFFFFFFFF, k >> 32) for k in distinct.tolist()])

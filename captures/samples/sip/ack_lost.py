@@ -1,0 +1,101 @@
+"""Samples of SIP-ACK-LOST: a callee whose 200 is never acknowledged."""
+
+from _craft.network import Wire
+from _craft.sip import Dialog, sdp
+
+CALLER, CALLEE, PRIVATE = "203.0.113.140", "198.51.100.30", "10.20.0.15"
+REPEATS = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # RFC 3261 §13.3.1.4
+
+HIT_FRAMES = {"hit": list(range(4, 16)), "hit_ignored": list(range(4, 27)),
+              "hit_two_points": {"callee": list(range(4, 16)), "caller": list(range(4, 17))}}
+
+
+def _dialog(wire: Wire, number: int = 1) -> Dialog:
+    dialog = Dialog(wire, CALLER, CALLEE, call_id=f"call-{number}@a.example", callee_contact=f"sip:bob@{PRIVATE}:5060")
+    dialog.request(0.0, "INVITE", body=sdp(CALLER, 16000))
+    dialog.response(0.01, 100, "Trying")
+    dialog.response(0.05, 180, "Ringing")
+    return dialog
+
+
+def _ok(dialog: Dialog, times: tuple[float, ...], start: float = 2.0) -> None:
+    for at in times:
+        dialog.response(start + at, 200, "OK", body=sdp(CALLEE, 17000))
+
+
+def _ack(dialog: Dialog, at: float, uri: str = "") -> int:
+    """An ACK; it is a transaction of its own."""
+    branches, dialog.branches = dialog.branches, dialog.branches + 50
+    number = dialog.request(at, "ACK", to_tag=True, uri=uri)
+    dialog.branches = branches
+    return number
+
+
+def hit():
+    """Eleven times 200, no ACK, BYE after 32 s."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    _ok(dialog, REPEATS)
+    dialog.bye(34.0, by_caller=False)
+    return wire.sorted()
+
+
+def hit_ignored():
+    """The caller acknowledges every 200, on the right way as far as this tap sees; the callee goes on repeating."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    _ok(dialog, REPEATS)
+    for at in REPEATS:
+        _ack(dialog, 2.02 + at)
+    dialog.bye(34.0, by_caller=False)
+    return wire.sorted()
+
+
+def hit_two_points():
+    """Next to the caller the ACK leaves for the private address of the Contact; it never is at the callee."""
+    near, far = Wire(), Wire()
+    for wire, later in ((near, 0.0), (far, 0.001)):
+        dialog = _dialog(wire)
+        _ok(dialog, REPEATS, 2.0 - later)
+        dialog.bye(34.0 - later, by_caller=False)
+        if wire is near:
+            astray = Dialog(wire, CALLER, PRIVATE, branches=70)
+            astray.request(2.02, "ACK", to_tag=True, uri=f"sip:bob@{PRIVATE}:5060")
+    return {"callee": far.sorted(), "caller": near.sorted()}
+
+
+def near_miss_one_lost():
+    """Condition: the 2xx is sent three times at least. One lost ACK costs one repetition."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    _ok(dialog, REPEATS[:2])
+    dialog.bye(20.0)
+    return wire.sorted()
+
+
+def near_miss_late_ack():
+    """Condition: no ACK. An ACK comes after 7.45 s, late for whatever reason, and one 200 crosses it."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    _ok(dialog, REPEATS[:5])
+    _ack(dialog, 2.0 + 7.45)
+    dialog.bye(40.0)
+    return wire.sorted()
+
+
+def near_miss_refused():
+    """Condition: the final response is a 2xx. A 486 is repeated by Timer G, and its ACK is another matter."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    for at in REPEATS:
+        dialog.response(2.0 + at, 486, "Busy Here")
+    Dialog(wire, CALLER, CALLEE, call_id="call-9@a.example").answered(40.0, sdp(CALLER, 16000), sdp(CALLEE, 17000))
+    return wire.sorted()
+
+
+def near_miss_capture_ends():
+    """Condition: the capture goes on for 4 s after the first 2xx. This one stops after 2 s."""
+    wire = Wire()
+    dialog = _dialog(wire)
+    _ok(dialog, REPEATS[:3])
+    return wire.sorted()

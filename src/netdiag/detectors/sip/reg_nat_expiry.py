@@ -1,0 +1,162 @@
+"""A registration outlives the NAT mapping that it was made through: calls out work, calls in do not.
+
+The registrar stores the address and port that a REGISTER came from, for as long as it granted (RFC 3261 §10.2.4), an
+hour as a rule. A NAT keeps its UDP mapping for much less when nothing passes (RFC 4787 REQ-5 asks for 120 s; 30 to 60
+s are common defaults). After that, requests to the stored port are dropped without a word. The next packet of the
+client repairs it. So: a request to where a valid registration came from is repeated without answer after a silence of
+the client, and then the same client (AoR, instance or Call-ID) registers from the same address and another port, or
+from the same port and answers again.
+
+**What lifts the suspicion.** The changed port (probable). A second capture point inside that lacks the request, or
+three clients that fail after the same silence (confirmed).
+
+**What looks alike and is not it.** A registration that had expired by then. A client that comes back with a new
+Call-ID and no instance in common was restarted; from another address, it moved. Keep-alives (CRLF, STUN, answered
+OPTIONS) end the silence; if this client bore a silence as long before, the mapping was there. TCP and TLS have no UDP
+mapping (SIP-FLOW-LOST). On the phone's side nothing can be seen but that no call comes. A request that fails where
+the client has just spoken is some other fault.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import polars as pl
+
+from netdiag.model import (
+    Alternative,
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables
+from netdiag.tables.mappings import Flows, clients, inbound
+from netdiag.tables.sip_twins import SipTwins
+
+PATTERN = Pattern(
+    id="SIP-REG-NAT-EXPIRY",
+    title="Registration outlives the NAT mapping: the phone cannot be called",
+    severity=Severity.HIGH,
+    cases=("registration-outlives-nat-binding",),
+    needs=("registrations", "transactions", "sip"),
+    references=(Reference("RFC 3261 §10.2.4"), Reference("RFC 4787 REQ-5"), Reference("RFC 5626 §4.4.2")),
+    filter='sip.CSeq.method == "REGISTER" || sip.CSeq.method == "INVITE" || sip.CSeq.method == "OPTIONS"',
+    mitigation="Ping contacts behind NAT with OPTIONS from the registrar, or grant them 60 to 90 s only.",
+    fix="Keep-alives by the phone (RFC 5626 §4.4.2: every 24 to 29 s over UDP), or TCP or TLS with keep-alives.",
+    prevention="Watch the time since the last packet of each contact, not whether it is registered.",
+    next_capture="Capture inside the NAT as well: does the request that fails outside arrive there?",
+    settings=(Setting("min_silence", 5, "s", "practice: device defaults begin at 30 s, laboratories use less"),
+              Setting("min_sends", 3, "sends", "practice: two lost in a row may be loss")),
+    explains=("SIP-INVITE-TIMEOUT",),
+)
+
+ALIKE = 3
+"""Clients that fail after the same silence, for certainty (pattern's own rule; practice)."""
+DETAILED = 200
+"""Requests whose frames are listed; the others of a flood are counted (practice)."""
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """Requests to a registered client that fail after a silence, and a client that then comes back."""
+    every = clients(tables)
+    if not every["status"].is_between(200, 299).any():
+        return not_applicable("no client registers over UDP in this capture")
+    asked = inbound(tables)
+    failed = asked.filter(
+        ~pl.col("answered") & ~pl.col("cancelled") & (pl.col("sends") >= settings["min_sends"])
+        & (pl.col("next_source") == pl.col("source")))
+    flows = Flows(tables)
+    asked = asked.filter(pl.col("identity").is_in(failed["identity"].unique().implode()))
+    history: dict[tuple[str, str], list[dict[str, object]]] = defaultdict(list)
+    for row in asked.iter_rows(named=True):
+        history[row["point"], row["identity"]].append(row)
+    met = []
+    for row in failed.iter_rows(named=True):
+        bracket = _bracket(flows, row, history[row["point"], row["identity"]])
+        if bracket and bracket[0] >= settings["min_silence"] and bracket[0] > bracket[2]:
+            met.append((row, *bracket))
+    if not met:
+        return clear(f"{every['identity'].n_unique()} clients register over UDP; {len(asked)} requests to those that "
+                     "missed some, none lost to a silence that a new REGISTER ended")
+    gaps = {(str(row["source"]), str(row["aor"])): silence for row, silence, *_ in met}
+    twins = SipTwins(tables)
+    occurrences = [_occurrence(tables, twins if i < DETAILED else None, row, silence, last, bore, gaps)
+                   for i, (row, silence, last, bore) in enumerate(met)]
+    examined = Counter((source,) for source, _ in every.select("source", "aor").unique().iter_rows())
+    return found(occurrences, population="clients", examined={(source,): n for (source,), n in examined.items()})
+
+
+def _bracket(flows: Flows, row: dict[str, object], history: list[dict[str, object]]) -> tuple[float, int, float] | None:
+    """Silence before the failed request, the client's last packet, and the longest silence that this client bore.
+
+    A silence was borne when a request after it was answered, or, where the NAT gave another port now, when the
+    client's own next packet came from the same one. None when the port is unchanged and no later request proves that
+    the client is alive.
+    """
+    traffic = flows.of(int(str(row["flow"])), int(str(row["request_packet"])))
+    quiet = traffic.silence(int(str(row["first_ns"])))
+    if quiet is None:
+        return None
+    answered = [int(str(h["first_ns"])) for h in history if h["answered"]]
+    bore = [s[0] for h in history if h["answered"] and (s := flows.of(
+        int(str(h["flow"])), int(str(h["request_packet"]))).silence(int(str(h["first_ns"]))))]
+    if row["next_port"] != row["source_port"]:
+        bore += [(b - a) / 1e9 for a, b in pairwise(traffic.out_ns.tolist())]
+    elif not any(at > int(str(row["next_ns"])) for at in answered):
+        return None
+    return quiet[0], quiet[1], max(bore, default=0.0)
+
+
+def _alike(a: float, b: float) -> bool:
+    """Equal within 1 s below 60 s, within 2 % above (practice)."""
+    return abs(a - b) <= (1.0 if max(a, b) < 60 else 0.02 * max(a, b))
+
+
+def _occurrence(tables: Tables, twins: SipTwins | None, row: dict[str, object], silence: float, last: int, bore: float,
+                gaps: dict[tuple[str, str], float]) -> Occurrence:
+    place = f"{row['source']}:{row['source_port']}"
+    messages = [int(m) for m in row["request_messages"]]  # type: ignore[attr-defined]
+    registered = (int(str(row["first_ns"])) - int(str(row["registered_ns"]))) / 1e9
+    confidence = Confidence.SUSPECTED
+    reasons = [f"{row['method']} sent {row['sends']} times to {place} without answer, {silence:.3g} s after the "
+               f"client's last packet and {registered:.3g} s into a registration of {row['expires_granted'] or '?'} s"]
+    if bore:
+        reasons.append(f"the longest silence of this client that did no harm is {bore:.3g} s")
+    if row["next_port"] != row["source_port"]:
+        confidence = Confidence.PROBABLE
+        reasons.append(f"its next REGISTER comes from port {row['next_port']} of the same address")
+    else:
+        reasons.append("after its next REGISTER, from the same port, it answers again")
+    same = {aor for (source, aor), gap in gaps.items() if source == row["source"] and _alike(gap, silence)}
+    if len(same) >= ALIKE and confidence is Confidence.PROBABLE:
+        confidence = Confidence.CONFIRMED
+        reasons.append(f"{len(same)} clients fail after the same silence")
+    lost_at = twins.missing_at(messages) if twins else ""
+    cited = [int(str(row["request_packet"])), last, *tables.sip["packet"].gather(messages).to_list(),
+             int(str(row["next_packet"]))]
+    if lost_at and twins:
+        confidence = Confidence.CONFIRMED
+        reasons.append(f"none of it is seen at {lost_at}, where other requests to this address are")
+        later = tables.transactions["request_messages"][int(str(row["next_transaction"]))].to_list()
+        cited += twins.of(later)["packet"].to_list()
+    return Occurrence(
+        subject=str(row["aor"]), group=(str(row["source"]),),
+        summary=f"{row['aor']} could not be reached at {place} after {silence:.3g} s of silence, and came back from "
+                f"port {row['next_port']}.",
+        confidence=confidence, reasons=tuple(reasons),
+        evidence=tables.evidence(cited, {"sip.aor": str(row["aor"]), "sip.call_id": str(row["call_id"]),
+                                         "nat.silence_s": round(silence, 3)}) if twins else (),
+        scope={"source.ip": str(row["source"])}, flows=(int(str(row["flow"])),),
+        keys=frozenset({f"aor:{row['aor']}", f"call:{row['call_id']}", f"host:{row['source']}"}), absence=not lost_at,
+        start_ns=int(str(row["first_ns"])), end_ns=int(str(row["next_ns"])), alternatives=(
+            Alternative("the phone was off or its line was down", "it did not answer",
+                        f"{lost_at} saw other requests, and not this one" if lost_at else
+                        "its registration goes on with the same identity"),))
