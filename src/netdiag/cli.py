@@ -50,8 +50,8 @@ def run(arguments: Sequence[str]) -> int:
         return _say("interrupted", INTERRUPTED)
     except click.UsageError as error:
         from netdiag.render.escape import plain
-        error.message = plain(error.message)  # file names with escape sequences stand in it
-        error.show()
+        # File names with escape sequences may stand in it.
+        click.UsageError(plain(error.format_message()), error.ctx).show()
         return USAGE
     except click.ClickException as error:
         return _say(error.format_message(), USAGE, lines=False)

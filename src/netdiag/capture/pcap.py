@@ -80,7 +80,7 @@ def _zeros(head: U32) -> int:
     """Index of the first of two headers in a row that are all zeros, or how many there are: no writer makes such
     records, but a file system does that lost power (and 1 GB of them packs into 32 kB).
     """
-    empty = ~head.any(axis=1)
+    empty = np.asarray(~head.any(axis=1), np.bool_)
     twice = np.flatnonzero(empty[:-1] & empty[1:])
     return int(twice[0]) if len(twice) else len(head)
 
@@ -99,7 +99,7 @@ def _index(space: Space, u4: U32, order: str, begin: int, stop: int, end: int,
         size, wire = u4[at + 8], u4[at + 12]
         near = np.abs(u4[at].astype(np.int64) - epoch) < 86400 * 400
         good: Mask = (size > 0) & (size <= limit) & (wire >= size) & (u4[at + 4] < 1_000_000_000) & near
-        return good
+        return np.asarray(good, np.bool_)
 
     def plausible(at: I64) -> Mask:
         # The top byte of the captured length is zero in every believable record: the cheapest strong test.

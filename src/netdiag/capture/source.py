@@ -13,13 +13,15 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from netdiag.errors import CaptureError
 
 _CHUNK = 1 << 20
+_STEP = 64
+"""Bytes of a damaged gzip member unpacked at once, to lose none before the damage."""
 _RESERVE = 1 << 28
 """Disk space left free when unpacking (practice)."""
 
@@ -53,7 +55,10 @@ class Source:
 
 
 def open_source(path: str, checksum: bool = True) -> Source:
-    """Opens ``path``; a checksum costs a second reading of the file. CaptureError with one clear line when it is not a readable, non-empty file."""
+    """Opens ``path``; a checksum costs a second reading of the file.
+
+    CaptureError, with one clear line, when it is not a readable file with something in it.
+    """
     if path == "-":
         if sys.stdin is None:
             raise CaptureError("standard input: is closed")
@@ -71,17 +76,17 @@ def open_source(path: str, checksum: bool = True) -> Source:
         if stat.S_ISDIR(info.st_mode):
             raise CaptureError(f"{path}: is a directory, not a capture")
         if not stat.S_ISREG(info.st_mode):  # a pipe or a process substitution
-            with os.fdopen(os.dup(fd), "rb") as stream:
+            with os.fdopen(fd, "rb", closefd=False) as stream:
                 head = stream.read(6)
                 if not head:
                     raise CaptureError(f"{path}: empty")
-                return _spool(path, _Joined(head, stream), head)
+                return _spooled(path, fd, _Joined(head, stream), head)
         if info.st_size == 0:
             raise CaptureError(f"{path}: the file is empty (0 bytes)")
         head = os.pread(fd, 6, 0)
         if _compression(head):
-            with os.fdopen(os.dup(fd), "rb") as stream:
-                return _spool(path, _Joined(b"", stream), head)
+            with os.fdopen(fd, "rb", closefd=False) as stream:
+                return _spooled(path, fd, _Joined(b"", stream), head)
     except BaseException:
         os.close(fd)
         raise
@@ -90,6 +95,13 @@ def open_source(path: str, checksum: bool = True) -> Source:
         return source
     source._thread = threading.Thread(target=_hash_file, args=(source._hash, os.dup(fd)), daemon=True)
     source._thread.start()
+    return source
+
+
+def _spooled(path: str, fd: int, stream: _Joined, head: bytes) -> Source:
+    """`_spool`, after which the file itself is closed: the temporary file takes its place."""
+    source = _spool(path, stream, head)
+    os.close(fd)
     return source
 
 
@@ -149,10 +161,9 @@ def _unpacked(kind: str, stream: _Joined) -> Iterator[bytes]:
 
 def _gunzip(stream: _Joined) -> Iterator[bytes]:
     """All members of a gzip file; unlike the file classes it hands out what came before a cut."""
-    try:
+    codec: Any = zlib
+    with contextlib.suppress(ImportError):
         from isal import isal_zlib as codec
-    except ImportError:
-        codec = zlib
     unit = codec.decompressobj(31)  # 16 + 15: gzip framing, largest window
     first = rest = stream.read(_CHUNK)
     given = 0
@@ -160,7 +171,7 @@ def _gunzip(stream: _Joined) -> Iterator[bytes]:
         try:
             block = unit.decompress(rest, _CHUNK)
         except Exception:
-            yield _before_error(first)[given:]
+            yield from _before_error(first, given)
             raise
         yield block
         given += len(block)
@@ -176,20 +187,24 @@ def _gunzip(stream: _Joined) -> Iterator[bytes]:
         raise EOFError("it ends before its end mark")
 
 
-def _before_error(data: bytes) -> bytes:
-    """What ``data``, the start of a gzip member, holds before its damage: decompressors drop the last piece with it,
-    which is all there is of a small capture with a wrong checksum.
+def _before_error(data: bytes, given: int) -> Iterator[bytes]:
+    """What ``data``, the start of a gzip member, holds before its damage, but for the ``given`` bytes handed out
+    already: decompressors drop the last piece with the error, which is all there is of a small capture with a wrong
+    checksum.
     """
-    unit, out = zlib.decompressobj(31), []
+    unit, size = zlib.decompressobj(31), 0
     with contextlib.suppress(zlib.error):
-        for at in range(0, len(data), 64):
+        for at in range(0, len(data), _STEP):
             saved = unit.copy()
             try:
-                out.append(unit.decompress(data[at : at + 64]))
+                blocks: Iterable[bytes] = (unit.decompress(data[at : at + _STEP]),)
             except zlib.error:
-                for i in range(at, at + 64):
-                    out.append(saved.decompress(data[i : i + 1]))
-    return b"".join(out)
+                blocks = (saved.decompress(data[i : i + 1]) for i in range(at, at + _STEP))
+            for block in blocks:
+                yield block[max(0, given - size) :]
+                size += len(block)
+            if unit.eof:
+                return
 
 
 class _Raw(io.RawIOBase):

@@ -67,6 +67,7 @@ class Session(NamedTuple):
     """What was wrong with it, in our words; "" when nothing was."""
 
 
+_SILENT = Attributes(None, None, {}, None, False, None, False, (), False)
 _memo: dict[str, Attributes] = {}
 _codec_memo: dict[tuple[str, str], tuple[tuple[int, ...], tuple[str, ...]]] = {}
 
@@ -83,7 +84,7 @@ def parse(body: bytes) -> Session:
     if at >= 0:
         fields = head[at + 3 :].partition("\n")[0].split()
         origin = fields[5] if len(fields) >= 6 else None
-    session = _attributes(head)
+    session = _attributes(head) if "\na=" in head else _SILENT._replace(address=_connection(head))
     media = []
     for section in sections:
         line, _, rest = section.partition("\n")
@@ -97,6 +98,12 @@ def parse(body: bytes) -> Session:
         if excess:
             odd = odd or f"SDP with more than {CANDIDATE_LIMIT} candidates in a section"
     return Session(origin, tuple(media), odd)
+
+
+def _connection(head: str) -> str | None:
+    at = head.find("\nc=")
+    fields = head[at + 3 :].partition("\n")[0].split() if at >= 0 else ()
+    return fields[2].partition("/")[0] if len(fields) >= 3 else None
 
 
 def _media(line: str, text: str, own: Attributes, session: Attributes) -> MediaLine | None:

@@ -55,14 +55,18 @@ def decode(space: Space, at: I64, end: I64, size: I64, tcp: npt.NDArray[np.bool_
     ``whole`` is False for pieces of datagrams, whose payload is not looked at.
     """
     h = space.gather(at, 20).view(_HEADER).reshape(-1)
-    offset = (h["offset"] >> 4).astype(np.int64) * 4
     length = h["length"].astype(np.int64)
-    header = np.where(tcp, offset, 8)
     # Ports are there as soon as four bytes are; a header that was cut by the snap length is not a wrong one.
-    sound = np.where(tcp, (offset >= 20) & (offset <= np.maximum(size, 20)), (length >= 8) | (length == 0))
+    sound = (length >= 8) | (length == 0)
+    wire = np.where((length == 0) | ~whole, size, np.minimum(length, size))
+    header = np.full(len(at), 8, np.int64)
+    if tcp.any():  # media comes in whole blocks without any TCP
+        offset = (h["offset"] >> 4).astype(np.int64) * 4
+        header = np.where(tcp, offset, header)
+        sound = np.where(tcp, (offset >= 20) & (offset <= np.maximum(size, 20)), sound)
+        wire = np.where(tcp, size, wire)
     good = (at + 8 <= end) & sound
-    udp_size = np.where((length == 0) | ~whole, size, np.minimum(length, size))
-    payload = np.maximum(np.where(tcp, size, udp_size) - header, 0)
+    payload = np.maximum(wire - header, 0)
     start = np.minimum(at + header, np.maximum(end, at))
     captured = np.minimum(payload, np.maximum(end - start, 0))
     kind = _udp_kind(h, captured)

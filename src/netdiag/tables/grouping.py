@@ -56,5 +56,5 @@ def flows(src: U32, dst: U32, sport: npt.NDArray[np.uint16], dport: npt.NDArray[
     number = np.repeat(np.arange(len(start), dtype=np.uint32), size)
     flow[rows[order]] = number
     forward = np.zeros(len(src), bool)
-    forward[rows[order]] = (up[order] == up[first]) & (a[order] == a[first])
+    forward[rows[order]] = a[order] == a[first]
     return flow, rows[order].astype(np.uint32), start, size, forward

@@ -83,7 +83,7 @@ class _Slices:
 def decode_chunk(tables: Tables, pieces: Pieces, part: slice) -> pl.DataFrame:
     """Columns of SipMessage that come from the bytes, for those pieces that are messages."""
     length = pieces.length[part]
-    whole = memoryview(tables.packets.space.array)
+    whole = tables.packets.space.view(0, len(tables.packets.space.array))
     spans = zip(pieces.offset[part].tolist(), (pieces.offset[part] + length).tolist(), strict=True)
     blob = b"\n".join([*(whole[a:b] for a, b in spans), b""])
     data = np.zeros(len(blob) + PAD, np.uint8)

@@ -22,9 +22,9 @@ def judged(tables: Tables) -> pl.DataFrame:
         tables.quality.select("point", "last_ns"), on="point", how="left")
     calls = calls.filter(pl.col("end_ns").fill_null(pl.col("last_ns")) - pl.col("answer_ns") >= JUDGED_NS)
     audio = tables.media.filter((pl.col("type") == "audio") & (pl.col("port") > 0) & pl.col("address").is_not_null())
-    plain = tables.media.group_by("call").agg(plain=(
+    plain = tables.media.select("call", plain=(
         (pl.col("direction") == "sendrecv") & ~pl.col("ice") & pl.col("protocol").str.contains("RTP/", literal=True)
-        & ~pl.col("address").is_in(["0.0.0.0", "::"])).all())
+        & ~pl.col("address").is_in(["0.0.0.0", "::"]))).group_by("call").agg(pl.col("plain").all())
     calls = calls.join(plain, on="call", how="inner", maintain_order="left")
     for side in ("caller", "callee"):
         lines = audio.filter(pl.col("side") == side).unique("call", keep="first", maintain_order=True).select(

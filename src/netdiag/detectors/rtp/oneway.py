@@ -165,8 +165,8 @@ def _silent(calls: pl.DataFrame, seen: pl.DataFrame, share: float) -> pl.DataFra
     audible = seen.filter(pl.col("healthy") & pl.col("heard"))["call"].unique().implode()
     any_rtp = seen["call"].unique().implode()
     ends = calls.select("call", "point", pl.concat_list("caller_media", "callee_media").list.unique().alias("host"))
-    tally = ends.explode("host").group_by("point", "host").agg(
-        total=pl.len(), good=pl.col("call").is_in(audible).sum())
+    tally = ends.with_columns(good=pl.col("call").is_in(audible)).explode("host").group_by("point", "host").agg(
+        pl.col("good").sum(), total=pl.len())
     usual = tally.filter((pl.col("good") >= USUAL_CALLS) & (pl.col("good") * 100 >= (pl.col("total") - 1) * share)
                          ).select("point", "host", "good", "total")
     mute = calls.filter(pl.col("plain") & ~pl.col("call").is_in(any_rtp)).join(

@@ -138,7 +138,8 @@ def _swept(settings: dict[str, float]) -> pl.Expr:
 
 
 def _occurrences(tables: Tables, hellos: pl.DataFrame, met: pl.DataFrame) -> Iterator[Occurrence]:
-    accepted = {(s, p): sorted(v) for s, p, v in hellos.filter(pl.col("completed")).group_by(SERVER).agg(
+    known = hellos.filter("completed", pl.col("version").is_not_null())  # without its ServerHello it has no version
+    accepted = {(s, p): sorted(v) for s, p, v in known.group_by(SERVER).agg(
         pl.col("version").unique()).iter_rows()}
     repeated = met.filter(pl.col("kind") == "intolerant").group_by(SERVER).agg(pl.col("session").n_unique())
     times = {(s, p): n for s, p, n in repeated.iter_rows()}
