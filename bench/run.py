@@ -116,6 +116,7 @@ def median(runs: list[Run], field: str) -> float:
 def compare(capture: str, repeat: int) -> tuple[dict[str, list[Run]], list[str], float]:
     """Runs of each tool, the tools that are not installed, and CPU seconds of ``netdiag --help``."""
     env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), env.get("PYTHONPATH", "")]))
     every = tools(capture)
     absent = [name for name, (command, _) in every.items() if not shutil.which(command[0])]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from netdiag.decode import sdp
 
 HEAD = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\n"
@@ -83,3 +85,18 @@ def test_any_bytes_in_linear_time() -> None:
     for body in (b"\nm=", b"a=rtpmap:", b"\xff\0", b"\no=", b"m=audio 1 x\n", b"a=candidate:" + b" x" * 9 + b"\n"):
         sdp.parse(body * 10_000)
     assert time.process_time() - begin < 5
+
+
+USUAL = (b"v=0\r\no=- 7 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=audio %d RTP/AVP 0 101\r\n"
+         b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n%b")
+
+
+@pytest.mark.parametrize("tail", [
+    b"a=sendonly\r\n", b"a=rtcp:4000\r\n", b"a=rtcp-mux\r\n", b"", b"a=ptime:30\r\n",
+    b"a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n"])
+@pytest.mark.parametrize("port", [0, 7, 10000, 65534, 65535, 65536])
+def test_the_short_way_reads_what_the_long_way_reads(tail: bytes, port: int) -> None:
+    for address in (b"10.0.0.1", b"192.0.2.77", b"pbx.example", b"224.0.0.1/127"):
+        body = USUAL % (address, port, tail)
+        assert sdp.parse(body) == sdp._parse(body)
+        assert sdp.parse(body) == sdp._parse(body)  # remembered by now

@@ -6,6 +6,7 @@ remembered; what differs from call to call (addresses, ports) is on the lines be
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 MEDIA_LIMIT = 64
@@ -72,8 +73,33 @@ _memo: dict[str, Attributes] = {}
 _codec_memo: dict[tuple[str, str], tuple[tuple[int, ...], tuple[str, ...]]] = {}
 
 
+_USUAL = re.compile(
+    rb"v=0\r\no=[!-~]+ [!-~]+ [!-~]+ IN IP[46] ([!-~]+)\r\ns=[ -~]*\r\nc=IN IP[46] ([!-.0-~]+)\r\nt=[ -~]*\r\n"
+    rb"m=([!-~]+) (\d{1,5}) ([!-~]+) ([\d ]+)\r\n((?:a=[ -~]*\r\n)*)")
+"""What nearly every call sends: one media line, one connection line, plain ASCII. Anything else takes the long way."""
+_usual_memo: dict[tuple[bytes, bytes, bytes, bytes], MediaLine] = {}
+
+
 def parse(body: bytes) -> Session:
     """Reads a body up to its first line that is no SDP line (the end of a multipart piece)."""
+    usual = _USUAL.fullmatch(body)
+    if usual is None or int(usual[4]) >= 65535:
+        return _parse(body)
+    origin, address, kind, number, protocol, formats, rest = usual.groups()
+    known = _usual_memo.get((kind, protocol, formats, rest))
+    if known is None:
+        session = _parse(body)
+        if len(rest) <= MEMO_BYTES and len(session.media) == 1 and b"\na=rtcp" not in b"\n" + rest:
+            if len(_usual_memo) >= MEMO:
+                _usual_memo.clear()
+            _usual_memo[kind, protocol, formats, rest] = session.media[0]
+        return session
+    port = int(number)
+    line = known._replace(address=address.decode(), port=port, rtcp_port=port + 1 if port else None)
+    return Session(origin.decode(), (line,), "")
+
+
+def _parse(body: bytes) -> Session:
     head, *sections = body.decode("utf-8", "replace").replace("\r\n", "\n").split("\nm=", MEDIA_LIMIT + 1)
     odd = ""
     if len(sections) > MEDIA_LIMIT:
