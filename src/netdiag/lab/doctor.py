@@ -24,6 +24,7 @@ PACKAGES = {
     "sipp": "sip-tester",
     "kamailio": "kamailio",
     "baresip": "baresip-core",
+    "rtpengine": "rtpengine-daemon",
 }
 """Program -> Debian package."""
 
