@@ -74,6 +74,10 @@ UNUSABLE = {
     "json": (json.dumps({"a": [1] * 50}).encode(), "a text file, not a capture"),
     "three-bytes": (SAMPLE[:3], "not a capture"),
     "file-header": (SAMPLE[:20], "the pcap file header is cut (20 of 24 bytes)"),
+    "ng-magic": (BAD_MAGIC + INTERFACE + packet(), "the section header at byte 0 has no byte-order magic"),
+    "ng-file-header": (SECTION[:20], "the pcapng section header is cut (20 of 28 bytes)"),
+    "ng-file-length": (put(PCAPNG, 4, "<I", 37), "broken block at byte 0"),
+    "ng-file-lengths": (put(PCAPNG, 24, "<I", 32), "its two lengths differ"),
     "gzip-of-text": (gzip.compress(b"hello\n" * 99), "a text file"),
     "gzip-of-nothing": (gzip.compress(b""), "empty after unpacking gzip"),
     "gzip-head": (gzip.compress(SAMPLE)[:5], "after 0 unpacked bytes"),
@@ -98,7 +102,7 @@ DAMAGED = {
     "absurd-length": (put(SAMPLE, SECOND + 8, "<I", 0xFFFFFFFF), 1, "claims 4294967295 captured bytes"),
     "absurd-at-once": (put(SAMPLE, 32, "<I", 0x7FFFFFFF), 0, "claims 2147483647 captured bytes"),
     "zeros": (SAMPLE[:SECOND] + bytes(9999), 1, f"zeros where frame 2 should start, at byte {SECOND}"),
-    "ng-magic": (BAD_MAGIC + INTERFACE + packet(), 0, "at byte 0 has no byte-order magic"),
+    "ng-header-only": (SECTION + INTERFACE[:9], 0, "cut in a block header at byte 28"),
     "ng-second-magic": (PCAPNG + BAD_MAGIC + INTERFACE, 3, "has no byte-order magic"),
     "ng-interface": (SECTION + INTERFACE + packet() + packet(7), 1, "names interface 7"),
     "ng-no-interface": (SECTION + packet(), 0, "names interface 0"),
@@ -123,6 +127,23 @@ def test_damaged_is_read_as_far_as_it_goes(name: str, tmp_path: Path, capsys: py
     assert says in capture["damage"]
     assert frames is None or capture["frames"] == frames
     assert capture["frames"] == capture["decoded"] + sum(capture["skipped"].values())
+
+
+def test_one_file_as_two_points_is_analyzed_and_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also by another name or packed; a copy is another file."""
+    path, link, copy = (tmp_path / f"{n}.pcap.gz" for n in ("x", "link", "copy"))
+    path.write_bytes(gzip.compress(SAMPLE))
+    link.hardlink_to(path)
+    copy.write_bytes(path.read_bytes())
+    code, out, err = run(capsys, "--point", f"a={path}", "--point", f"b={link}", "--point", f"c={copy}")
+    out = " ".join(out.split())
+    assert (code, err) == (1, [])
+    assert out.count("note: the same file as point a: these two cannot confirm each other") == 1
+    assert out.count("note: the same file as point b: these two cannot confirm each other") == 1
+    assert "the same file as point c" not in out
+    for points in (["a", "b"], ["b", "a"]):
+        pairs = [f"--point={p}={path}" for p in points]
+        assert run(capsys, *pairs)[1].count("note: the same file as point") == 2
 
 
 def test_frames_longer_than_the_snap_length_are_kept_and_noted(tmp_path: Path,

@@ -179,14 +179,20 @@ _COUNTED = {
     "registrations": "registrations", "rtp_streams": "rtp", "tls_handshakes": "handshakes", "certificates": "certs",
     "dns_lookups": "lookups",
 }
+_SAME = {"calls": ("call_id",), "registrations": ("aor", "call_id", "cseq")}
+"""What makes a row at one capture point or hop and a row at another one thing: it is counted once."""
 
 
 def inventory(tables: Tables) -> dict[str, int]:
-    """What is in the captures: counts for the head of the report. A table that cannot be built is left out."""
+    """What is in the captures: counts for the head of the report. A table that cannot be built is left out.
+
+    Calls and registrations are counted once, however many points saw them; all else is a sum over the points.
+    """
     out = {"packets": tables.packets.n, "flows": len(tables.packets.flow_start)}
     for name, table in _COUNTED.items():
         try:
-            out[name] = getattr(tables, table).height
+            rows = getattr(tables, table)
+            out[name] = len(rows.select(_SAME[name]).unique()) if name in _SAME else rows.height
         except Exception as error:
             tables.anomaly_log.add(table, f"the table could not be built ({type(error).__name__})", 0)
     return out

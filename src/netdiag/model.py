@@ -197,6 +197,20 @@ def inconclusive(reason: str, next_capture: str) -> Detection:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """What an independent dissector says about the frames that a finding cites."""
+
+    tool: str
+    version: str
+    frames_shown: int
+    """Cited frames that it shows with the pattern's display filter."""
+    frames_cited: int
+    """Cited frames it was asked about: those of the files it could read."""
+    protocols: tuple[str, ...]
+    """Its names of the protocols above IP in all of these frames, in the order met."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Occurrences of one pattern with one cause, over all flows and capture points."""
 
@@ -227,6 +241,8 @@ class Finding:
     end_ns: int
     alternatives: tuple[Alternative, ...] = ()
     occurrences: tuple[Occurrence, ...] = ()
+    second_opinion: SecondOpinion | None = None
+    """None when nobody asked for one, or none was to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +321,8 @@ class Report:
     """Counts that say what is in the capture: packets, SIP messages, calls, handshakes…"""
     at_ns: int | None = None
     """The time certificates were judged at, when the user gave one."""
+    notes: tuple[str, ...] = ()
+    """What else is to be known about this run, such as a second opinion that was not available."""
 
     @property
     def complete(self) -> bool:

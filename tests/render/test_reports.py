@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -113,6 +114,40 @@ def test_a_filter_shared_by_points_is_shown_once() -> None:
     assert text.count('sip.Call-ID == "a84b4c76e66710@192.168.1.10"') == 1
 
 
+def test_filters_that_differ_name_their_point() -> None:
+    parts = tuple(Evidence(name, f"{name}.pcap", (n,), f"frame.number in {{{n}}}") for n, name in ((4, "a"), (7, "b")))
+    made = report(findings=(finding(evidence=parts),), incidents=())
+    text = terminal.render(made, 100)
+    assert "filter     a: frame.number in {4}" in text
+    assert "           b: frame.number in {7}" in text
+    document = markdown.render(made)
+    assert "Display filter (a):\n\n```\nframe.number in {4}" in document
+    assert "Display filter (b):\n\n```\nframe.number in {7}" in document
+    rotated = tuple(dataclasses.replace(e, point="capture") for e in parts)
+    assert "filter     a.pcap: frame.number in {4}" in terminal.render(
+        report(findings=(finding(evidence=rotated),), incidents=()), 100)
+
+
+def test_many_reasons_for_skipping_are_folded_and_the_most_frequent_stay() -> None:
+    skipped = {f"kind {i:02}": 1 for i in range(20)} | {"ARP": 70, "LLDP": 9}
+    capture = dataclasses.replace(report().captures[0], frames=199, decoded=100, skipped=skipped)
+    for text in (terminal.render(report(captures=(capture,)), 100), markdown.render(report(captures=(capture,)))):
+        line = " ".join(text.split())
+        assert "(ARP: 70, LLDP: 9, kind 00: 1, kind 01: 1, kind 02: 1 and 17 more kinds, 17 frames)" in line
+        assert "kind 03" not in text
+
+
+def test_the_foot_counts_gates_apart_like_the_headline() -> None:
+    text = terminal.render(report(), 100)
+    assert "\n3 findings: " in text
+    assert "checked: 3 found, 1 limits the capture, 2 open, 2 clear, 1 not applicable, 1 failed" in text
+
+
+def test_contents_say_that_they_are_sums_over_points() -> None:
+    assert "1 TLS handshake (at 2 points)" in terminal.render(report(), 100)
+    assert "(at " not in terminal.render(report(captures=report().captures[:1]), 100)
+
+
 def test_findings_below_a_severity_are_hidden_but_counted_and_incidents_keep_their_impacts() -> None:
     low = finding(id="ffffffffffff", severity=Severity.LOW, keys=frozenset())
     full = report(findings=(*report().findings, low))
@@ -143,6 +178,5 @@ def test_accounting_adds_up() -> None:
 
 def test_two_files_of_one_name_are_told_apart() -> None:
     first, second = report().captures
-    import dataclasses
     twins = (dataclasses.replace(first, path="a/x.pcap"), dataclasses.replace(second, path="b/x.pcap"))
     assert digest.names(report(captures=twins)) == {"a/x.pcap": "a/x.pcap", "b/x.pcap": "b/x.pcap"}

@@ -16,6 +16,7 @@ from netdiag.capture.lockstep import walk
 from netdiag.capture.pcap import WINDOW
 from netdiag.capture.records import I64, MAX_RECORD, NO_PACKET, U32, FileNotes, Mask, Records
 from netdiag.capture.space import Extent, Space
+from netdiag.errors import CaptureError
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
 _SECTION, _INTERFACE, _PACKET, _SIMPLE, _NAMES, _STATISTICS, _ENHANCED, _SECRETS = 0x0A0D0D0A, 1, 2, 3, 4, 5, 6, 10
@@ -23,6 +24,8 @@ _OTHER_RECORDS = (9, 0x0BAD, 0x40000BAD)
 """Journal and custom blocks: no packets, but Wireshark numbers them as frames, and so do we."""
 _MAX_BLOCK = 1 << 24
 """Longest block that is believed: wiretap's MAX_BLOCK_SIZE is of this order (16 MiB)."""
+_SECTION_HEAD = 28
+"""Bytes of a section header block without options."""
 _TLS_KEYS = 0x544C534B
 _COMMENTS = 200
 """Comments kept of one file (practice)."""
@@ -48,11 +51,16 @@ class _Section:
 
 
 def read(space: Space, extent: Extent, notes: FileNotes, path: str) -> Iterator[Records]:
-    """Batches of the frames of one file, simple, enhanced and obsolete packet blocks alike, in file order."""
+    """Batches of the frames of one file, simple, enhanced and obsolete packet blocks alike, in file order.
+
+    CaptureError when not even its first block, the section header, can be read.
+    """
     notes.format = "pcapng"
+    if extent.size < _SECTION_HEAD:
+        raise CaptureError(f"{path}: the pcapng section header is cut ({extent.size} of {_SECTION_HEAD} bytes)")
     at = extent.start
     section = _Section("<")
-    frames = 0
+    read = 0
     while at < extent.end and not notes.damage:
         if space.read(at, 4) == MAGIC and extent.end - at >= 12:
             order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(space.read(at + 8, 4))
@@ -62,9 +70,9 @@ def read(space: Space, extent: Extent, notes: FileNotes, path: str) -> Iterator[
             section = _Section(order)
         blocks, at = _blocks(space, extent, at, min(extent.end, at + WINDOW), section.order, notes)
         yield from _batches(space, extent, blocks, section, notes)
-        frames += len(blocks)
-    if notes.damage and not frames:
-        notes.notes.append("no complete block was read")
+        read += len(blocks)
+    if notes.damage and not read:
+        raise CaptureError(f"{path}: {notes.damage}")
 
 
 def _blocks(space: Space, extent: Extent, begin: int, stop: int, order: str, notes: FileNotes) -> tuple[I64, int]:

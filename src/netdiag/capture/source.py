@@ -43,6 +43,8 @@ class Source:
     """"" or gzip, zstd, xz, bzip2."""
     damage: str = ""
     """Where unpacking broke off; what came before it is used."""
+    inode: tuple[int, int] | None = None
+    """Device and number of the file as stored; None for what is no file."""
     _hash: Any = field(default=None, repr=False)
     _thread: threading.Thread | None = field(default=None, repr=False)
 
@@ -86,11 +88,14 @@ def open_source(path: str, checksum: bool = True) -> Source:
         head = os.pread(fd, 6, 0)
         if _compression(head):
             with os.fdopen(fd, "rb", closefd=False) as stream:
-                return _spooled(path, fd, _Joined(b"", stream), head)
+                source = _spooled(path, fd, _Joined(b"", stream), head)
+            source.inode = info.st_dev, info.st_ino
+            return source
     except BaseException:
         os.close(fd)
         raise
-    source = Source(path, fd, info.st_size, info.st_size, "", _hash=hashlib.sha256() if checksum else None)
+    source = Source(path, fd, info.st_size, info.st_size, "", inode=(info.st_dev, info.st_ino),
+                    _hash=hashlib.sha256() if checksum else None)
     if not checksum:
         return source
     source._thread = threading.Thread(target=_hash_file, args=(source._hash, os.dup(fd)), daemon=True)

@@ -13,25 +13,39 @@ from netdiag.commands.output import Progress, emit, width
 @options.choices
 @click.option("--case", metavar="SLUG", help="Only the findings that this case study explains.")
 @click.option("--finding", metavar="ID", help="Only this finding: its id from the JSON report, or its pattern.")
+@click.option("--bundle", metavar="DIR", help="Write evidence.md, report.json and captures of the cited frames into "
+                                              "this directory, which must be empty or absent.")
 @options.output
 def evidence(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylog: str | None, ca_file: str | None,
              at_time: int | None, select: tuple[str, ...], ignore: tuple[str, ...],
-             settings: tuple[tuple[str, float], ...], case: str | None, finding: str | None, output: str | None) -> int:
+             settings: tuple[tuple[str, float], ...], case: str | None, finding: str | None, bundle: str | None,
+             output: str | None) -> int:
     """Write the evidence section of a postmortem, Markdown: timeline, frames, ladder, limits, what to do.
 
     Exit status: 0 written, 2 usage, unreadable input or no such finding, 3 incomplete.
     """
     if case and finding:
         raise click.UsageError("--case and --finding exclude each other")
+    if bundle is not None and output is not None:
+        raise click.UsageError("--bundle and --output exclude each other")
+    if bundle is not None:
+        from netdiag.render import bundle as package
+        package.check(bundle)
     with Progress() as progress:
         tables = options.read(progress, capture, point, keylog, ca_file, at_time)
         report = options.judge(progress, tables, select, ignore, settings)
         progress.stage("writing evidence")
         from netdiag.render import evidence as section
         chosen = section.choose(report, case, finding)
-        text = section.render(tables, report, chosen)
+        if bundle is not None:
+            written = package.write(bundle, tables, report, chosen)
+        else:
+            text = section.render(tables, report, chosen)
     options.complain(tables.captures)
-    emit(text, output, [*capture, *(path for _, path in point)])
+    if bundle is not None:
+        options.remark([f"{bundle}: wrote {', '.join(written)}"])
+    else:
+        emit(text, output, [*capture, *(path for _, path in point)])
     return 0 if report.complete else options.INCOMPLETE
 
 

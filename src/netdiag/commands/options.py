@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from netdiag.commands import config
 from netdiag.model import Severity
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def _points(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -
 
 
 def _settings(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """ID.name=number, each."""
-    out = []
+    """ID.name=number, each; behind those of the configuration file, so that they win."""
+    out = list(ctx.meta.get(config.SETTINGS, ()))
     for value in values:
         name, equals, number = value.partition("=")
         pattern, dot, setting = name.partition(".")
@@ -97,13 +98,16 @@ def captures(command: F) -> F:
 
 
 def choices(command: F) -> F:
-    """--select, --ignore and --set: which patterns, with which numbers."""
+    """--select, --ignore and --set: which patterns, with which numbers; --config, which may say so too."""
     for decorate in reversed((
         click.option("--select", multiple=True, metavar="IDS",
                      help="Only these patterns or families, with commas: TLS,RTP-ONEWAY."),
         click.option("--ignore", multiple=True, metavar="IDS", help="All but these patterns or families."),
         click.option("--set", "settings", callback=_settings, multiple=True, metavar="ID.name=VALUE",
                      help="Change a number of a pattern; `netdiag explain ID` lists them."),
+        click.option("--config", is_eager=True, expose_value=False, callback=config.load, metavar="FILE",
+                     help="Take select, ignore, fail_on, min_severity, ca_file and [settings] from this TOML file "
+                          "[default: netdiag.toml, where there is one]. The command line wins."),
     )):
         command = decorate(command)
     return command
@@ -166,6 +170,13 @@ def complain(captures: Sequence[CaptureSummary], told: bool = False) -> None:
     for c in captures:
         if not c.complete and not told:
             print(f"netdiag: {plain(c.path)}: incomplete, {plain(c.damage)}", file=sys.stderr)
+
+
+def remark(notes: Sequence[str]) -> None:
+    """What could not be had, one line each on standard error."""
+    from netdiag.render.escape import plain
+    for note in notes:
+        print(f"netdiag: {plain(note)}", file=sys.stderr)
 
 
 def judge(progress: Progress, tables: Tables, select: Sequence[str], ignore: Sequence[str],

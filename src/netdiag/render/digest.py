@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from netdiag.model import Evidence, Finding, Incident, Outcome, Report, Severity, Status
+from netdiag.model import CaptureSummary, Evidence, Finding, Incident, Outcome, Report, Severity, Status
 from netdiag.render import words
 
 GATE = "CAP-"
 """Prefix of the patterns about the capture itself: they qualify findings and are shown apart."""
 FILTERS_SHOWN = 2
 SUBJECTS_SHOWN = 3
+REASONS_SHOWN = 5
 SUBJECT = 120
 """Characters of a Call-ID or another name from the wire (practice: two lines)."""
 ACRONYMS = frozenset({"sip", "rtp", "rtcp", "tcp", "udp", "tls", "dns", "icmp", "stun", "quic", "dtls", "ip"})
@@ -158,6 +159,29 @@ def places(evidence: Iterable[Evidence]) -> list[Place]:
             for point, path in frames]
 
 
+def filters(found: Iterable[Place], names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each display filter once, with the points it is for ("" where it serves them all); a file where points are
+    the same.
+    """
+    listed = list(found)
+    single = len({p.point for p in listed}) < 2
+    by_filter: dict[str, list[str]] = {}
+    for p in listed:
+        for text in p.filters:
+            by_filter.setdefault(text, []).append(names.get(p.path, p.path) if single else p.point)
+    return [("" if len(where) == len(listed) else ", ".join(once(where)), text) for text, where in by_filter.items()]
+
+
+def skipped(capture: CaptureSummary) -> str:
+    """"ARP: 20, LLDP: 4 and 16 more kinds, 20 frames": the most frequent reasons first."""
+    ordered = sorted(capture.skipped.items(), key=lambda item: (-item[1], item[0]))
+    rest = ordered[REASONS_SHOWN:]
+    text = ", ".join(f"{reason}: {n:,}" for reason, n in ordered[:REASONS_SHOWN])
+    if rest:
+        text += f" and {words.count(len(rest), 'more kind')}, {words.count(sum(n for _, n in rest), 'frame')}"
+    return text
+
+
 def once(texts: Iterable[str]) -> list[str]:
     """Each text once, empty ones dropped."""
     return list(dict.fromkeys(t for t in texts if t))
@@ -181,20 +205,31 @@ def extent(finding: Finding) -> str:
     return f"{text}: {', '.join(words.short(s, SUBJECT) for s in shown)}" + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def opinion(finding: Finding) -> str:
+    """"tshark 4.0.17 shows 6 of 8 cited frames with the pattern's filter (udp, sip)", or "" where nobody was asked."""
+    o = finding.second_opinion
+    if o is None:
+        return ""
+    protocols = f" (it sees {', '.join(o.protocols)})" if o.protocols else ""
+    return (f"{o.tool} {o.version} shows {o.frames_shown:,} of {words.count(o.frames_cited, 'cited frame')} "
+            f"with the pattern's filter{protocols}")
+
+
 def when(finding: Finding) -> str:
     """The time the finding covers, or "" where it has none."""
     return words.span(finding.start_ns, finding.end_ns) if finding.start_ns and finding.end_ns else ""
 
 
 def contents(report: Report) -> str:
-    """"46 SIP messages · 12 calls": what the inventory counted, zeros left out."""
+    """"46 SIP messages · 12 calls (at 2 points)": what the inventory counted, zeros left out."""
     parts = []
     for name, n in report.inventory.items():
         noun = " ".join(w.upper() if w.lower() in ACRONYMS else w for w in name.split("_"))
         singular = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
         if n:
             parts.append(words.count(n, singular, noun))
-    return " · ".join(parts)
+    points = len({c.point for c in report.captures})
+    return " · ".join(parts) + (f" (at {points} points)" if parts and points > 1 else "")
 
 
 def headline(report: Report, shown: Digest) -> str:
@@ -221,11 +256,14 @@ def alternatives(item: Block) -> list[str]:
 
 
 def judged(shown: Digest, report: Report) -> str:
-    """"110 patterns: 3 found, 12 open, 40 clear, 55 not applicable"."""
+    """"110 patterns checked: 3 found, 1 limits the capture, 12 open, 40 clear, 54 not applicable"."""
     open_ = sum(len(q.patterns) for q in shown.questions)
-    found = sum(1 for o in report.outcomes if o.status is Status.FOUND)
-    parts = [f"{found} found", f"{open_} open", f"{len(shown.clear)} clear",
+    met = [o.pattern for o in report.outcomes if o.status is Status.FOUND]
+    gates = sum(1 for p in met if p.startswith(GATE))
+    parts = [f"{len(met) - gates} found", f"{open_} open", f"{len(shown.clear)} clear",
              f"{len(shown.not_applicable)} not applicable"]
+    if gates:
+        parts.insert(1, f"{gates} limit{'s' if gates == 1 else ''} the capture")
     if shown.errors:
         parts.append(f"{len(shown.errors)} failed")
     return f"{words.count(len(report.outcomes), 'pattern')} checked: {', '.join(parts)}"

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from netdiag.model import CaptureSummary, Evidence, Finding, Incident, Report
+from netdiag.model import CaptureSummary, Evidence, Finding, Incident, Report, SecondOpinion
 from netdiag.render.escape import valid
 from netdiag.render.words import iso
 
@@ -30,6 +30,7 @@ def document(report: Report) -> dict[str, Any]:
         "version": report.version,
         "complete": report.complete,
         "at_ns": report.at_ns,
+        "notes": [valid(n) for n in report.notes],
         "points": list(dict.fromkeys(c.point for c in report.captures)),
         "inventory": dict(report.inventory),
         "captures": [_capture(c) for c in report.captures],
@@ -68,6 +69,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         "affected": list(f.affected), "affected_total": f.affected_total, "examined_total": f.examined_total,
         "population": f.population, **_times("start", f.start_ns), **_times("end", f.end_ns),
         "evidence": [_evidence(e) for e in f.evidence],
+        "second_opinion": _opinion(f.second_opinion) if f.second_opinion else None,
         "limitations": list(f.limitations), "mitigation": f.mitigation, "fix": f.fix, "prevention": f.prevention,
         "next_capture": f.next_capture,
         "references": [{"title": r.title, "url": r.url} for r in f.references],
@@ -77,6 +79,11 @@ def _finding(f: Finding) -> dict[str, Any]:
 def _evidence(e: Evidence) -> dict[str, Any]:
     return {"point": e.point, "path": valid(e.path), "frames": list(e.frames), "filter": e.filter,
             "facts": {k: _value(v) for k, v in e.facts.items()}}
+
+
+def _opinion(o: SecondOpinion) -> dict[str, Any]:
+    return {"tool": o.tool, "version": o.version, "frames_shown": o.frames_shown, "frames_cited": o.frames_cited,
+            "protocols": list(o.protocols)}
 
 
 def _times(name: str, ns: int) -> dict[str, Any]:

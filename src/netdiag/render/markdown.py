@@ -20,6 +20,7 @@ def render(report: Report, verbose: bool = False, hidden: int = 0) -> str:
     if report.at_ns is not None:
         out += [f"Certificates are judged at {words.utc(report.at_ns, 0)} UTC.", ""]
     out += [f"**{markdown(d.headline(report, shown))}.**", ""]
+    out += [line for note in report.notes for line in (f"Note: {markdown(note)}.", "")]
     if hidden:
         out += [f"{words.count(hidden, 'finding')} of lower severity not shown.", ""]
     told: set[str] = set()
@@ -46,7 +47,7 @@ def captures(report: Report) -> list[str]:
     """The table of capture files with digest and frame accounting."""
     body = []
     for c in report.captures:
-        skipped = ", ".join(f"{reason}: {n:,}" for reason, n in c.skipped.items())
+        skipped = d.skipped(c)
         frames = f"{c.frames:,} = {c.decoded:,} decoded + {sum(c.skipped.values()):,} skipped"
         body.append((
             markdown(c.point), code(c.path, cell=True), words.span(c.first_ns, c.last_ns) if c.frames else "–",
@@ -63,10 +64,10 @@ def evidence(finding: Finding) -> list[str]:
     places = d.places(finding.evidence)
     out = rows(("point", "file", "frames"),
                ((markdown(p.point), code(p.path, cell=True), words.frames(p.frames)) for p in places))
-    filters = d.once(f for p in places for f in p.filters)
-    if filters:
-        out += ["Display filter:", ""]
-        out += [line for f in filters[: d.FILTERS_SHOWN] for line in (block(plain(f)), "")]
+    for where, text in d.filters(places, {})[: d.FILTERS_SHOWN]:
+        out += [f"Display filter{f' ({markdown(where)})' if where else ''}:", "", block(plain(text)), ""]
+    opinion = d.opinion(finding)
+    out += [f"Second opinion: {markdown(opinion)}.", ""] if opinion else []
     return out
 
 
@@ -87,7 +88,8 @@ def _block(number: int, item: d.Block, told: set[str]) -> list[str]:
     if item.impacts:
         out += ["**What follows from it**", ""]
         out += [f"- {markdown(f.title)} (`{f.pattern}`, {f.severity.label}, {f.confidence.label}): "
-                f"{markdown(f.summary)} {markdown(d.extent(f))}".rstrip() for f in item.impacts]
+                + " ".join(markdown(text) for text in (f.summary, d.extent(f), d.opinion(f)) if text)
+                for f in item.impacts]
         out.append("")
     if incident and incident.alternatives:
         out += ["**Or else**", ""]

@@ -59,6 +59,8 @@ class _View:
         gates = d.once(f.pattern for f in self.digest.gates)
         if gates:
             self.label("quality", words.join(gates, GATES_IN_HEAD) + " (see below: they limit what can be said)")
+        for note in self.report.notes:
+            self.label("note", note)
         headline = d.headline(self.report, self.digest)
         worst = max((b.finding.severity for b in self.digest.blocks), default=None)
         paint = self.palette.good if worst is None else self.palette.strong
@@ -116,22 +118,24 @@ class _View:
         self.out.append(indent + self.palette.confidence(finding.confidence, plain(below)))
 
     def evidence(self, finding: Finding) -> None:
-        """Frames by file, then each filter once: the same filter often serves several points."""
+        """Frames by file, then each filter once: the same filter often serves several points, else it is named."""
         places = d.places(finding.evidence)
         for i, place in enumerate(places):
             name = self.names.get(place.path, place.path)
             self.label("evidence" if i == 0 else "", f"{place.point}: {words.framed(place.frames)} of {name}")
-        filters = d.once(f for p in places for f in p.filters)
-        for i, text in enumerate(filters[: d.FILTERS_SHOWN]):
-            self.label("filter" if i == 0 else "", text, whole_words=True)
+        filters = d.filters(places, self.names)
+        for i, (where, text) in enumerate(filters[: d.FILTERS_SHOWN]):
+            self.label("filter" if i == 0 else "", f"{where}: {text}" if where else text, whole_words=True)
         if len(filters) > d.FILTERS_SHOWN:
             self.label("", f"and {len(filters) - d.FILTERS_SHOWN} more filters (--format json)")
+        self.label("opinion", d.opinion(finding))
 
     def impact(self, finding: Finding) -> None:
         self.label("so also", f"{finding.title} ({finding.pattern}, {finding.severity.label}, "
                               f"{finding.confidence.label})")
         self.label("", finding.summary)
         self.label("", d.extent(finding))
+        self.label("", d.opinion(finding))
         for place in d.places(finding.evidence):
             self.label("", f"{place.point}: {words.framed(place.frames)} of {self.names.get(place.path, place.path)}")
 
@@ -209,7 +213,7 @@ class _View:
     def accounting(self) -> None:
         self.out.append("")
         for c in self.report.captures:
-            reasons = ", ".join(f"{reason}: {n:,}" for reason, n in c.skipped.items())
+            reasons = d.skipped(c)
             text = (f"{self.names[c.path]}: {words.count(c.frames, 'frame')} = {c.decoded:,} decoded + "
                     f"{sum(c.skipped.values()):,} skipped" + (f" ({reasons})" if reasons else ""))
             self.out += [self.palette.dim(line) for line in wrap(plain(text), self.width)]

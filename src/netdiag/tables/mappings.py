@@ -74,6 +74,12 @@ class Traffic:
         i = int(np.searchsorted(self.out_ns, at_ns)) - 1
         return None if i < 0 else ((at_ns - int(self.out_ns[i])) / 1e9, int(self.out[i]))
 
+    def came_after(self, seconds: float) -> bool:
+        """Did a packet come in when the client had been silent that long? Then the mapping had held."""
+        last = np.searchsorted(self.out_ns, self.in_ns) - 1
+        known = last >= 0
+        return bool((self.in_ns[known] - self.out_ns[last[known]] >= seconds * 1e9).any())
+
 
 class Flows:
     """Traffic of the flows of registered clients, each read once."""

@@ -78,7 +78,21 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
         _read(space, index, file, partial(_report, progress, done, total) if progress else None)
         files.append(file)
         done += source.size
+    _note_twins(files, names)
     return _assemble(space, files, tuple(names), options)
+
+
+def _note_twins(files: list[_File], names: list[str]) -> None:
+    """One file (also by a link) as two points is no mistake to refuse, but it proves nothing about what is between."""
+    same: dict[tuple[int, int], list[_File]] = {}
+    for file in files:
+        if file.source.inode is not None:
+            same.setdefault(file.source.inode, []).append(file)
+    for group in same.values():
+        for file in group:
+            others = sorted({names[o.point] for o in group if o.point != file.point})
+            file.notes.notes += [f"the same file as point {name}: these two cannot confirm each other"
+                                 for name in others]
 
 
 def _report(progress: Progress, done: int, total: int, at: int) -> None:

@@ -41,7 +41,8 @@ PATTERN = Pattern(
     needs=("tcp", "sip", "calls", "rtp", "flows", "quality"),
     references=(Reference("RFC 9293 §3.2"), Reference("RFC 7323 §2.2"), Reference("RFC 3261 §12"),
                 Reference("RFC 3264")),
-    filter="(tcp.flags.syn == 0 && !(tcp.completeness & 1)) || sip.to.tag || (udp && !sip && !dns)",
+    filter="(tcp.flags.syn == 0 && !(tcp.completeness & 1)) || sip.to.tag || (sip.Method && !sip.To) "
+           "|| (udp && !sip && !dns)",
     mitigation="Judge these flows by what is seen only; repeat the test with the capture already running.",
     fix="Start the capture before the test, in a ring of files that is long enough.",
     prevention="Keep a ring buffer running at the places where faults are looked for.",
@@ -73,10 +74,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     for f in flows.filter(pl.col("flow").is_in(list(begun))).iter_rows(named=True):
         _, packet, what = begun[f["flow"]]
         point = f["point"]
+        where = f" at {point}" if len(tables.points) > 1 else ""
         cited[point] += 1
         occurrences.append(Occurrence(
             subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(point,),
-            summary=f"The beginning of a flow between {f['a']} and {f['b']} is not in the capture at {point}: {what}.",
+            summary=f"The beginning of a flow between {f['a']} and {f['b']} is not in the capture{where}: {what}.",
             confidence=Confidence.CONFIRMED, reasons=(what,),
             evidence=tables.evidence([packet], {"source.ip": f["a"], "destination.ip": f["b"]})
             if cited[point] <= DETAILED else (),

@@ -28,6 +28,8 @@ class Deaf:
     """What reached it until the audio stopped."""
     facts: tuple[Fact, ...]
     packets: int
+    """Of ``heard``, in the window that begins at ``counted_ns``."""
+    counted_ns: int
 
 
 class Judge:
@@ -84,7 +86,8 @@ class Judge:
             if fact and fact not in facts:
                 facts.append(fact)
         return Deaf(leg, side, since if since > start else leg.begin_ns, tuple(own),
-                     tuple(s for s in toward[side] if s.stream in astray), tuple(arriving), tuple(facts), packets)
+                     tuple(s for s in toward[side] if s.stream in astray), tuple(arriving), tuple(facts), packets,
+                    since)
 
 
 def _suppresses(arriving: list[RtpStream], stopped: bool) -> bool:

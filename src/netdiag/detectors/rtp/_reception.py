@@ -26,6 +26,8 @@ class Fact:
 
     text: str
     packets: tuple[int, ...]
+    short: str
+    """What it says against the reading that all is well, in few words."""
 
 
 class Reception:
@@ -58,9 +60,11 @@ class Reception:
         reports = self._reports(own, start_ns, end_ns)
         if not reports or any(r.about_ssrc is not None for r in reports):
             return None
-        sent = max(r.sender_packets or 0 for r in reports)
-        return Fact(f"its own RTCP says that it sent {sent} packets, and reports no reception (RFC 3550 §6.4)",
-                    tuple(r.packet for r in reports))
+        sent, at = max((r.sender_packets or 0, r.ts_ns) for r in reports)
+        after = (at - min(s.first_ns for s in own)) / 1e9
+        return Fact(f"its own RTCP, {after:.1f} s into its stream, counts {sent} packets sent by then and reports no "
+                    "reception (RFC 3550 §6.4)", tuple(r.packet for r in reports),
+                    "the receiver itself says that nothing arrives")
 
     def hears_something(self, own: Sequence[RtpStream], start_ns: int, end_ns: int) -> bool:
         """Reports of the side that sends ``own`` have a reception block: audio reaches it."""
@@ -73,7 +77,7 @@ class Reception:
             return None
         sent = max(r.sender_packets or 0 for r in mine)
         text = f"the silent side says in RTCP that it has sent {sent} packets"
-        return sent, Fact(text, tuple(r.packet for r in mine))
+        return sent, Fact(text, tuple(r.packet for r in mine), "")
 
     def refused(self, stream: RtpStream, start_ns: int, end_ns: int) -> Fact | None:
         """ICMP errors about packets of the stream."""
@@ -82,7 +86,8 @@ class Reception:
         if not errors:
             return None
         return Fact(f"ICMP {errors[0][2]} from {errors[0][3]}, {len(errors)} times, about packets to "
-                    f"{stream.destination}:{stream.destination_port}", tuple(e[1] for e in errors[:3]))
+                    f"{stream.destination}:{stream.destination_port}", tuple(e[1] for e in errors[:3]),
+                    "ICMP says that the packets are not delivered")
 
     def lost_before(self, stream: RtpStream, own: Sequence[RtpStream]) -> Fact | None:
         """Another point that shows what the receiver sends (``own``), and nothing from the sender of ``stream``."""
@@ -92,7 +97,7 @@ class Reception:
                     and any((point, s.ssrc) in self._seen for s in own):
                 return Fact(f"SSRC 0x{stream.ssrc:08x} is sent at {stream.point} ({stream.packets} packets to "
                             f"{stream.destination}:{stream.destination_port}) and never seen at {point}, where the "
-                            "receiver's own stream is seen", ())
+                            "receiver's own stream is seen", (), f"{point} shows that they do not arrive")
         return None
 
     def lost_after(self, call_id: str, sender: str, point: str, own: Sequence[RtpStream], least: float) -> Fact | None:
@@ -101,7 +106,7 @@ class Reception:
             if there != point and packets >= least and (point, ssrc) not in self._seen \
                     and any((there, s.ssrc) in self._seen for s in own):
                 return Fact(f"SSRC 0x{ssrc:08x} is sent at {there} ({packets} packets to {address}:{port}) and never "
-                            f"reaches {point}", (first, last))
+                            f"reaches {point}", (first, last), f"{there} shows that it does not come this far")
         return None
 
     def _reports(self, own: Sequence[RtpStream], start_ns: int, end_ns: int) -> list[RtcpReport]:

@@ -94,7 +94,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                      "is heard in one direction only")
     groups = _groups(deaf)
     proved = two_way_hosts(tables, seen)
-    occurrences = [_occurrence(tables, d, groups[d.leg.call.call_id, d.side], proved, i < DETAILED)
+    occurrences = [_occurrence(tables, d, groups[d.leg.call.call_id, d.side], proved, settings["window"], i < DETAILED)
                    for i, d in enumerate(deaf)]
     occurrences += [_none(tables, row) for row in silent.iter_rows(named=True)]
     examined = {group: calls.filter(pl.col(column) == address)["call_id"].n_unique()
@@ -121,19 +121,25 @@ def _column(group: tuple[str, ...]) -> tuple[str, str]:
     return (other(side) + "_media" if kind == "from" else side + "_site"), address
 
 
-def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tuple[str, str]],
+def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tuple[str, str]], window: float,
                 detailed: bool) -> Occurrence:
     call, leg = d.leg.call, d.leg
     deaf, source = leg.side(d.side), leg.side(other(d.side))
-    confidence, reasons = Confidence.SUSPECTED, [f"{d.packets} packets in 5 s from the {d.side}, none arrives at it"]
+    begin = (d.counted_ns - (call.answer_ns or 0)) / 1e9
+    confidence, reasons = Confidence.SUSPECTED, [
+        f"{d.packets} packets from the {d.side} in {window:g} s, from {begin:.1f} s after the answer on, and none "
+        "arrives at it"]
     hosts = {str(deaf.address), str(source.address), deaf.signalling_source, source.signalling_source}
+    against = "nothing here speaks against it"
     known = sorted(host for host in hosts if (call.point, host) in proved)
     if known:
         confidence = Confidence.PROBABLE
         reasons.append(f"other calls with {known[0]} are heard both ways at {call.point}")
+        against = "it shows both directions of other calls of these hosts"
     elif all(realm(host) == "loopback" for host in hosts):
         confidence = Confidence.PROBABLE
         reasons.append("both ends are on the captured host itself (loopback)")
+        against = "a capture on the loopback interface shows both directions"
     if d.facts:
         confidence = Confidence.CONFIRMED
         reasons += [fact.text for fact in d.facts]
@@ -147,7 +153,7 @@ def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tup
     return Occurrence(
         subject=call.call_id, group=group,
         summary=f"The {d.side} ({deaf.signalling_source}) hears nothing {when}, while "
-                f"{sum(s.packets for s in d.heard)} packets of its own are on their way"
+                f"{sum(s.packets for s in d.heard)} packets of its own are on their way in all"
                 + (f"; {astray}, where it is not reached." if astray else "."),
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(cited, {"sip.call_id": call.call_id, "rtp.deaf": d.side,
@@ -157,7 +163,7 @@ def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tup
         absence=not d.facts, start_ns=d.since_ns, end_ns=leg.end_ns, title="One-way audio in an answered call",
         alternatives=(Alternative(
             "the direction exists and this capture misses it", "what is missing is missing at one point",
-            d.facts[0].text if d.facts else reasons[-1] if known else "nothing here speaks against it"),))
+            next((fact.short for fact in d.facts if fact.short), against)),))
 
 
 def _silent(calls: pl.DataFrame, seen: pl.DataFrame, share: float) -> pl.DataFrame:

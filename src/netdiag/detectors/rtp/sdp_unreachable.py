@@ -139,4 +139,4 @@ class _Context:
             keys=frozenset({f"call:{s.call_id}"}), absence=not facts, start_ns=s.first_ns, end_ns=s.last_ns,
             alternatives=(Alternative(
                 "a route to the private network exists (VPN)", "this capture shows only the sender's side",
-                facts[0].text if facts else "nothing comes back from that address"),))
+                facts[0].short if facts else "nothing comes back from that address"),))

@@ -13,8 +13,11 @@ three clients that fail after the same silence (confirmed).
 **What looks alike and is not it.** A registration that had expired by then. A client that comes back with a new
 Call-ID and no instance in common was restarted; from another address, it moved. Keep-alives (CRLF, STUN, answered
 OPTIONS) end the silence; if this client bore a silence as long before, the mapping was there. TCP and TLS have no UDP
-mapping (SIP-FLOW-LOST). On the phone's side nothing can be seen but that no call comes. A request that fails where
-the client has just spoken is some other fault.
+mapping (SIP-FLOW-LOST). A request that fails where the client has just spoken is some other fault.
+
+**What stays open.** On the phone's side nothing can be seen but that no call comes. A capture from there, with a phone
+that says nothing for most of the time between two REGISTERs to a public registrar, and into which nothing came after
+such a silence, neither shows the fault nor clears it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 
 from netdiag.model import (
@@ -35,10 +39,12 @@ from netdiag.model import (
     Severity,
     clear,
     found,
+    inconclusive,
     not_applicable,
 )
 from netdiag.tables import Tables
-from netdiag.tables.mappings import Flows, clients, inbound
+from netdiag.tables.addresses import realm
+from netdiag.tables.mappings import DEFAULT_EXPIRES, Flows, clients, inbound
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
@@ -60,6 +66,8 @@ PATTERN = Pattern(
 
 ALIKE = 3
 """Clients that fail after the same silence, for certainty (pattern's own rule; practice)."""
+MOST = 0.5
+"""Of the time between two REGISTERs: a longer silence means that no keep-alive is in use (practice)."""
 DETAILED = 200
 """Requests whose frames are listed; the others of a flood are counted (practice)."""
 
@@ -84,6 +92,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         if bracket and bracket[0] >= settings["min_silence"] and bracket[0] > bracket[2]:
             met.append((row, *bracket))
     if not met:
+        unseen = _seen_from_inside(every, flows, settings["min_silence"])
+        if unseen:
+            return inconclusive(unseen, "Capture outside the NAT as well, best at the registrar: are requests to the "
+                                        "registered address and port sent there in these silences?")
         return clear(f"{every['identity'].n_unique()} clients register over UDP; {len(asked)} requests to those that "
                      "missed some, none lost to a silence that a new REGISTER ended")
     gaps = {(str(row["source"]), str(row["aor"])): silence for row, silence, *_ in met}
@@ -92,6 +104,41 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                    for i, (row, silence, last, bore) in enumerate(met)]
     examined = Counter((source,) for source, _ in every.select("source", "aor").unique().iter_rows())
     return found(occurrences, population="clients", examined={(source,): n for (source,), n in examined.items()})
+
+
+def _seen_from_inside(every: pl.DataFrame, flows: Flows, least: float) -> str:
+    """What cannot be judged at the phone's side of a NAT; "" when nothing of that kind is there.
+
+    A private client that stays registered with a public registrar and says nothing for most of the time between two
+    REGISTERs. Nothing is left open where the other side of the NAT was captured too, or where packets came in after
+    such a silence.
+    """
+    ends = {a: realm(a) for a in {*every["source"].to_list(), *every["registrar"].to_list()}}
+    near = pl.col("source").replace_strict(ends, return_dtype=pl.String)
+    far = pl.col("registrar").replace_strict(ends, return_dtype=pl.String)
+    held = every.filter(pl.col("status").is_between(200, 299))
+    # A client with a public address has no NAT, or was captured outside of it, perhaps as a second point.
+    inside = held.filter(far == "public").join(
+        every.filter(near == "public"), on=["aor", "call_id"], how="anti", maintain_order="left")
+    lifetime = pl.col("expires_granted").fill_null(DEFAULT_EXPIRES).cast(pl.Int64) * 10**9
+    inside = inside.with_columns(
+        next_ns=pl.col("ts_ns").shift(-1).over("point", "identity", "flow"),
+        stays=~pl.col("removes").shift(-1).over("point", "identity", "flow")).filter(
+        ~pl.col("removes") & pl.col("stays") & (pl.col("next_ns") - pl.col("ts_ns") <= lifetime))
+    silent: dict[str, float] = {}
+    for flow, packet, aor, begin, end in inside.select("flow", "request_packet", "aor", "ts_ns", "next_ns").iter_rows():
+        traffic = flows.of(flow, packet)
+        spoke = traffic.out_ns[(traffic.out_ns >= begin) & (traffic.out_ns <= end)]
+        longest = int(np.diff(spoke).max(initial=0))
+        if longest < max(least * 1e9, (end - begin) * MOST) or traffic.came_after(least):
+            continue
+        silent[aor] = max(silent.get(aor, 0.0), longest / 1e9)
+    if not silent:
+        return ""
+    aor, longest_s = max(silent.items(), key=lambda item: (item[1], item[0]))
+    return (f"seen from inside the NAT: {aor} stays registered through a silence of {longest_s:.3g} s"
+            + (f" ({len(silent)} such clients)" if len(silent) > 1 else "")
+            + "; whether requests to it were lost outside does not show here")
 
 
 def _bracket(flows: Flows, row: dict[str, object], history: list[dict[str, object]]) -> tuple[float, int, float] | None:

@@ -137,7 +137,7 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
         days = (at - cert.not_after_ns) / tls.DAY_NS
         done = tls.answer(session["refusal"], item.judge)
         confidence = Confidence.CONFIRMED if refused.height and not behind else Confidence.PROBABLE
-        reasons = [f"notAfter of the {role} is {tls.date(cert.not_after_ns)}, {days:.1f} days before "
+        reasons = [f"notAfter of the {role} is {tls.date(cert.not_after_ns)}, {_days(days)} days before "
                    + ("the given time" if asked else "the handshake"), done]
         if before:
             reasons.append(f"completed with the same chain before that date: {tls.many(before, 'handshake')}")
@@ -146,7 +146,7 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
         severity = Severity.HIGH if item.by == "client" else Severity.CRITICAL
         yield Occurrence(
             subject=subjects.of(session), group=(item.by, cert.sha256[:16]),
-            summary=f"The {role} certificate {tls.named(cert)} sent by {who} expired {days:.1f} days before, "
+            summary=f"The {role} certificate {tls.named(cert)} sent by {who} expired {_days(days)} days before, "
                     f"and {done}.",
             confidence=confidence, reasons=tuple(reasons),
             evidence=tls.frames(tables, session, {**tls.certificate_facts(cert, item.by),
@@ -175,9 +175,9 @@ def _soon(tables: Tables, item: tls.Shown, at: int, settings: dict[str, float]) 
             yield Occurrence(
                 subject=subjects.of(session), group=(item.by, cert.sha256[:16]),
                 summary=f"The certificate {tls.named(cert)} sent by {session[item.by]} ends in "
-                    f"{left / tls.DAY_NS:.1f} days.",
+                    f"{_days(left / tls.DAY_NS)} days.",
                 confidence=Confidence.PROBABLE,
-                reasons=(f"notAfter is {tls.date(cert.not_after_ns)}: {left / tls.DAY_NS:.1f} of "
+                reasons=(f"notAfter is {tls.date(cert.not_after_ns)}: {_days(left / tls.DAY_NS)} of "
                          f"{life / tls.DAY_NS:.0f} days are left", "nothing has failed because of it"),
                 evidence=tls.frames(tables, session | {"refusal": None}, tls.certificate_facts(cert, item.by), number),
                 scope=_scope(cert, item.by, session), flows=(session["flow"],),
@@ -210,6 +210,11 @@ def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:
                             "not visible in these packets"),
                 Alternative("an expired root or cross certificate on the path it chose (TLS-CHAIN-CROSSROOT)",
                             "path building is the verifier's", "other clients of the server would be served")))
+
+
+def _days(days: float) -> str:
+    """Whole days from 30 up, tenths below (practice)."""
+    return str(int(days)) if days >= 30 else f"{days:.1f}"
 
 
 def _clock_behind(tables: Tables, lists: list[tls.Shown], days: float) -> bool:

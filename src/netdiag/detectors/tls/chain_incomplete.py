@@ -23,6 +23,7 @@ TLS-NAME-MISMATCH.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import polars as pl
@@ -52,7 +53,8 @@ PATTERN = Pattern(
     cases=("incomplete-chain-and-dead-cross-root",),
     needs=("handshakes", "certs"),
     references=(Reference("RFC 5246 §7.4.2"), Reference("RFC 8446 §4.4.2, §6.2"), Reference("RFC 5280 §4.2.2.1, §6.1")),
-    filter="tls.handshake.type == 11 || tls.alert_message.desc in {42, 46, 48}",
+    filter="tls.handshake.type == 11 || (tls && tcp.segment_data && !tls.record) "
+           "|| tls.alert_message.desc in {42, 46, 48}",
     mitigation="Serve leaf and intermediates in this order (fullchain.pem instead of cert.pem) and reload.",
     fix="Deploy the bundle that the CA delivers with each certificate; leave the root out.",
     prevention="Let the deployment check connect with one root and no cached intermediates, once for each client "
@@ -64,6 +66,9 @@ PATTERN = Pattern(
 )
 
 TLS13 = 0x0304
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+"""RFC 1123 §2.1."""
+CLIENT_NEXT = "No capture is needed: --ca-file with the roots of the server says whether they include the issuer."
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -126,8 +131,9 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
     if not order:
         alternatives.append(Alternative(
             "the chain is whole and ends at a private root that this peer lacks (TLS-CA-UNKNOWN)",
-            f"{verdict.anchor} is in no list of roots used here",
-            "; ".join(verdict.why) if verdict.kind == trust.GAP else "nothing: these packets cannot tell"))
+            "the issuer is in no list of roots used here",
+            "the reasons given point to an intermediate" if verdict.kind == trust.GAP else
+            "nothing: these packets cannot tell"))
     elif verdict.private:
         alternatives.append(Alternative("the private root is unknown to the peer (TLS-CA-UNKNOWN)",
                                         f"{verdict.anchor} is no public root", "the order is wrong as well"))
@@ -147,4 +153,14 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
             flows=(session["flow"],),
             keys=frozenset({f"host:{session[item.by]}", f"cert:{item.leaf.sha256[:16]}"}),
             start_ns=session["start_ns"], end_ns=session["end_ns"], severity=severity,
-            title="Certificate chain is sent in the wrong order" if order else "", alternatives=tuple(alternatives))
+            title="Certificate chain is sent in the wrong order" if order else "", alternatives=tuple(alternatives),
+            next_capture=_probe(session) if item.by == "server" else CLIENT_NEXT)
+
+
+def _probe(session: dict[str, object]) -> str:
+    """How to see what that very server sends; a name from the wire goes into a command only if it is a host name."""
+    server, sni = str(session["server"]), str(session["sni"] or "")
+    place = f"[{server}]" if ":" in server else server
+    name = f" -servername {sni}" if HOST_NAME.fullmatch(sni) else ""
+    return (f"No capture is needed: `openssl s_client -showcerts -connect {place}:{session['server_port']}{name}` from "
+            "a client's network lists what is sent; --ca-file says which roots the clients have.")
