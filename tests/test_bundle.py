@@ -170,9 +170,10 @@ def pcapng(path: Path, ticks: int) -> Path:
     nanoseconds = struct.pack("<HHB3xHH", 9, 1, 9, 0, 0)
     path.write_bytes(
         block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-        + block(1, struct.pack("<HHI", 0, 0, 0) + nanoseconds) + block(1, struct.pack("<HHI", 1, 0, 0))
+        + block(1, struct.pack("<HHI", 0, 0, 0) + nanoseconds)
         + block(6, struct.pack("<IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(null), 500) + null)
         + block(0x0BAD, struct.pack("<I", 0) + b"text")
+        + block(1, struct.pack("<HHI", 1, 0, 0))  # between frames: they are indexed in two batches
         + block(6, struct.pack("<IIIII", 1, *divmod(1_790_000_000_000_001, 1 << 32), len(ethernet), len(ethernet))
                 + ethernet))
     return path
