@@ -46,7 +46,16 @@ class Source:
     inode: tuple[int, int] | None = None
     """Device and number of the file as stored; None for what is no file."""
     _hash: Any = field(default=None, repr=False)
+    _unread: bool = field(default=False, repr=False)
+    """The checksum still has to read the file."""
     _thread: threading.Thread | None = field(default=None, repr=False)
+
+    def start_checksum(self, content: memoryview) -> None:
+        """Reads the mapped file for its checksum, beside other work."""
+        if self._unread:
+            self._unread = False
+            self._thread = threading.Thread(target=self._hash.update, args=(content,), daemon=True)
+            self._thread.start()
 
     def sha256(self) -> str:
         """Of the bytes as stored (compressed, when the file is); "" when the source was opened without checksum."""
@@ -57,7 +66,7 @@ class Source:
 
 
 def open_source(path: str, checksum: bool = True) -> Source:
-    """Opens ``path``; a checksum costs a second reading of the file.
+    """Opens ``path``. The checksum of a plain file is taken by ``start_checksum``, once it is mapped.
 
     CaptureError, with one clear line, when it is not a readable file with something in it.
     """
@@ -94,13 +103,8 @@ def open_source(path: str, checksum: bool = True) -> Source:
     except BaseException:
         os.close(fd)
         raise
-    source = Source(path, fd, info.st_size, info.st_size, "", inode=(info.st_dev, info.st_ino),
-                    _hash=hashlib.sha256() if checksum else None)
-    if not checksum:
-        return source
-    source._thread = threading.Thread(target=_hash_file, args=(source._hash, os.dup(fd)), daemon=True)
-    source._thread.start()
-    return source
+    return Source(path, fd, info.st_size, info.st_size, "", inode=(info.st_dev, info.st_ino),
+                  _hash=hashlib.sha256() if checksum else None, _unread=checksum)
 
 
 def _spooled(path: str, fd: int, stream: _Joined, head: bytes) -> Source:
@@ -108,14 +112,6 @@ def _spooled(path: str, fd: int, stream: _Joined, head: bytes) -> Source:
     source = _spool(path, stream, head)
     os.close(fd)
     return source
-
-
-def _hash_file(digest: Any, fd: int) -> None:
-    with os.fdopen(fd, "rb", buffering=0) as stream:
-        at = 0
-        while block := os.pread(stream.fileno(), _CHUNK, at):
-            digest.update(block)
-            at += len(block)
 
 
 def _compression(head: bytes) -> str:

