@@ -25,6 +25,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from netdiag.detectors.tls import _presented as tls
+from netdiag.detectors.tls import _probe as probe
 from netdiag.detectors.tls import _trust as trust
 from netdiag.model import (
     Alternative,
@@ -133,7 +134,10 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
             flows=(session["flow"],),
             keys=frozenset({f"host:{session[item.by]}", f"cert:{item.leaf.sha256[:16]}"}),
             start_ns=session["start_ns"], end_ns=session["end_ns"], title=TITLES[verdict.kind],
-            alternatives=tuple(alternatives))
+            alternatives=tuple(alternatives),
+            next_capture="No capture is needed: --ca-file with the roots of the refusing device says whether it has "
+                         f"this one, and `{probe.command(session)}` lists what is sent."
+                         if item.by == "server" else "")
 
 
 def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from netdiag.detectors.tls import _presented as tls
+from netdiag.detectors.tls import _probe as probe
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -160,7 +161,8 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
             limitations=(BEHIND,) if behind else (),
             alternatives=(Alternative(
                 "the clock of the capturing host is ahead", "dates are compared with packet times",
-                "the other side refused as well" if refused.height else "no peer refused"),))
+                "the other side refused as well" if refused.height else "no peer refused"),),
+            next_capture=_next(session) if item.by == "server" else "")
 
 
 def _soon(tables: Tables, item: tls.Shown, at: int, settings: dict[str, float]) -> Iterator[Occurrence]:
@@ -182,7 +184,8 @@ def _soon(tables: Tables, item: tls.Shown, at: int, settings: dict[str, float]) 
                 evidence=tls.frames(tables, session | {"refusal": None}, tls.certificate_facts(cert, item.by), number),
                 scope=_scope(cert, item.by, session), flows=(session["flow"],),
                 keys=frozenset({f"cert:{cert.sha256[:16]}"}), start_ns=session["start_ns"], end_ns=session["end_ns"],
-                severity=Severity.INFO, title="Certificate will expire soon")
+                severity=Severity.INFO, title="Certificate will expire soon",
+                next_capture=_next(session) if item.by == "server" else "")
 
 
 def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:
@@ -210,6 +213,10 @@ def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:
                             "not visible in these packets"),
                 Alternative("an expired root or cross certificate on the path it chose (TLS-CHAIN-CROSSROOT)",
                             "path building is the verifier's", "other clients of the server would be served")))
+
+
+def _next(session: dict[str, object]) -> str:
+    return f"No capture is needed: `{probe.command(session)}` shows whether that port sends a new certificate by now."
 
 
 def _days(days: float) -> str:

@@ -23,12 +23,12 @@ TLS-NAME-MISMATCH.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import polars as pl
 
 from netdiag.detectors.tls import _presented as tls
+from netdiag.detectors.tls import _probe as probe
 from netdiag.detectors.tls import _trust as trust
 from netdiag.model import (
     Alternative,
@@ -66,8 +66,6 @@ PATTERN = Pattern(
 )
 
 TLS13 = 0x0304
-HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-"""RFC 1123 §2.1."""
 CLIENT_NEXT = "No capture is needed: --ca-file with the roots of the server says whether they include the issuer."
 
 
@@ -154,13 +152,6 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
             keys=frozenset({f"host:{session[item.by]}", f"cert:{item.leaf.sha256[:16]}"}),
             start_ns=session["start_ns"], end_ns=session["end_ns"], severity=severity,
             title="Certificate chain is sent in the wrong order" if order else "", alternatives=tuple(alternatives),
-            next_capture=_probe(session) if item.by == "server" else CLIENT_NEXT)
-
-
-def _probe(session: dict[str, object]) -> str:
-    """How to see what that very server sends; a name from the wire goes into a command only if it is a host name."""
-    server, sni = str(session["server"]), str(session["sni"] or "")
-    place = f"[{server}]" if ":" in server else server
-    name = f" -servername {sni}" if HOST_NAME.fullmatch(sni) else ""
-    return (f"No capture is needed: `openssl s_client -showcerts -connect {place}:{session['server_port']}{name}` from "
-            "a client's network lists what is sent; --ca-file says which roots the clients have.")
+            next_capture=f"No capture is needed: `{probe.command(session)}` from a client's network lists what is "
+                         "sent; --ca-file says which roots the clients have."
+                         if item.by == "server" else CLIENT_NEXT)
