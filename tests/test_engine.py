@@ -1,0 +1,157 @@
+"""Rules that hold for every pattern: gates cap, repetition lifts once, errors are told, one cause is one finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from netdiag import diagnosis, engine, registry
+from netdiag.errors import RegistryError
+from netdiag.model import (
+    Confidence,
+    Detection,
+    Evidence,
+    Finding,
+    Occurrence,
+    Pattern,
+    Reference,
+    Severity,
+    Status,
+    clear,
+    found,
+)
+from netdiag.tables import Tables
+from netdiag.tables.reader import open_captures
+
+SAMPLE = Path(__file__).parents[1] / "captures" / "samples" / "fw" / "syn_drop.hit.pcap"
+
+
+def pattern(name: str, explains: tuple[str, ...] = (), gate: bool = False) -> Pattern:
+    return Pattern(name, f"title of {name}", Severity.INFO if gate else Severity.HIGH, (), ("tcp",), (Reference("x"),),
+                   "tcp", "now", "fix", "prevent", "next", explains=explains, gate=gate)
+
+
+def occurrence(subject: str, group: str = "g", confidence: Confidence = Confidence.SUSPECTED, point: str = "a",
+               frames: tuple[int, ...] = (1,), **more: object) -> Occurrence:
+    base = Occurrence(subject, (group,), f"{subject} failed", confidence, ("seen",),
+                      (Evidence(point, f"{point}.pcap", frames, "tcp"),), {}, keys=frozenset({f"call:{subject}"}))
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+Detect = Callable[[Tables, Mapping[str, float]], Detection]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Pattern, Detect]], engine.Report]:
+    """``run({pattern: detect})``: a report by these detectors alone."""
+    tables = open_captures([str(SAMPLE)])
+
+    def analyse(detectors: dict[Pattern, Detect]) -> engine.Report:
+        known = {p.id: p for p in detectors}
+        monkeypatch.setattr(registry, "patterns", lambda: known)
+        monkeypatch.setattr(registry, "detector", lambda i: detectors[known[i]])
+        return engine.analyze(tables)
+
+    return analyse
+
+
+def gives(*items: Occurrence, **more: object) -> Detect:
+    return lambda tables, settings: found(list(items), **more)  # type: ignore[arg-type]
+
+
+def test_a_detector_that_raises_is_an_error_and_the_others_go_on(run) -> None:  # type: ignore[no-untyped-def]
+    def broken(tables: Tables, settings: Mapping[str, float]) -> Detection:
+        raise KeyError("no such column")
+
+    report = run({pattern("A-BAD"): broken, pattern("B-GOOD"): lambda t, s: clear("fine")})
+    assert {o.pattern: o.status for o in report.outcomes} == {"A-BAD": Status.ERROR, "B-GOOD": Status.CLEAR}
+    assert "KeyError" in report.outcomes[0].reason
+    assert not report.complete
+
+
+@pytest.mark.parametrize(("absence", "flows", "expected"), [
+    (True, (3,), Confidence.SUSPECTED), (True, (4,), Confidence.PROBABLE), (False, (3,), Confidence.PROBABLE)])
+def test_a_gate_caps_only_absence_on_its_own_flows(run, absence: bool, flows: tuple[int, ...],  # type: ignore[no-untyped-def]
+                                                   expected: Confidence) -> None:
+    report = run({
+        pattern("CAP-X", gate=True): gives(occurrence("tap", flows=(3,))),
+        pattern("A-FAULT"): gives(occurrence("c", confidence=Confidence.PROBABLE, absence=absence, flows=flows))})
+    (fault,) = [f for f in report.findings if f.pattern == "A-FAULT"]
+    assert fault.confidence is expected
+    assert ("CAP-X" in " ".join(fault.reasons)) is (expected is Confidence.SUSPECTED)
+
+
+@pytest.mark.parametrize(("constants", "expected"), [
+    ((350.0, 351.0, 349.0), Confidence.PROBABLE), ((350.0, 351.0), Confidence.SUSPECTED),
+    ((350.0, 360.0, 340.0), Confidence.SUSPECTED), ((32.0, 32.9, 31.2), Confidence.PROBABLE)])
+def test_three_equal_constants_lift_a_suspicion_once(run, constants: tuple[float, ...],  # type: ignore[no-untyped-def]
+                                                     expected: Confidence) -> None:
+    report = run({pattern("A-TIMER"): gives(*(occurrence(f"c{i}", constant=c) for i, c in enumerate(constants)))})
+    assert report.findings[0].confidence is expected
+
+
+def test_repetition_never_confirms(run) -> None:  # type: ignore[no-untyped-def]
+    items = [occurrence(f"c{i}", confidence=Confidence.PROBABLE, constant=5.0) for i in range(5)]
+    assert run({pattern("A-TIMER"): gives(*items)}).findings[0].confidence is Confidence.PROBABLE
+
+
+def test_one_fault_at_two_points_is_one_finding_with_evidence_of_both(run) -> None:  # type: ignore[no-untyped-def]
+    report = run({pattern("A-FAULT"): gives(
+        occurrence("c1", point="in", frames=(4,)), occurrence("c2", point="in", frames=(9,)),
+        occurrence("c1", point="out", frames=(2,), confidence=Confidence.CONFIRMED, summary="proved outside"),
+        examined={("g",): 7})})
+    (finding,) = report.findings
+    assert (finding.affected_total, finding.examined_total) == (2, 7)
+    assert finding.confidence is Confidence.CONFIRMED
+    assert finding.summary == "proved outside"
+    assert {e.point: e.frames for e in finding.evidence} == {"out": (2,), "in": (4, 9)}
+
+
+def test_groups_are_findings_of_their_own_and_ids_are_stable(run) -> None:  # type: ignore[no-untyped-def]
+    detectors = {pattern("A-FAULT"): gives(occurrence("c1", "server 1"), occurrence("c2", "server 2"))}
+    first, second = run(detectors).findings, run(detectors).findings
+    assert [f.id for f in first] == [f.id for f in second]
+    assert len({f.id for f in first}) == 2
+
+
+def test_unknown_patterns_and_settings_are_refused() -> None:
+    tables = open_captures([str(SAMPLE)])
+    with pytest.raises(RegistryError, match="did you mean RTP-ONEWAY"):
+        engine.analyze(tables, select=["RTP-ONEWY"])
+    with pytest.raises(RegistryError, match=r"there are FW-SYN-DROP\.min_syns"):
+        engine.analyze(tables, settings={"FW-SYN-DROP.min_sins": 4})
+
+
+def test_a_setting_changes_the_verdict() -> None:
+    tables = open_captures([str(SAMPLE)])
+    assert engine.analyze(tables, select=["FW-SYN-DROP"]).findings
+    assert not engine.analyze(tables, select=["FW"], settings={"FW-SYN-DROP.min_syns": 7}).findings
+
+
+def finding(name: str, *keys: str, confidence: Confidence = Confidence.CONFIRMED) -> Finding:
+    return Finding(name, name, f"title of {name}", Severity.HIGH, confidence, ("why",), "what", {}, "", (), (), 1, 1,
+                   "calls", (), "", "", "", "next", (), frozenset(keys), 0, 1)
+
+
+def test_incidents_join_mechanism_and_impact_over_shared_keys_only() -> None:
+    patterns = {p.id: p for p in (pattern("A-CAUSE", ("B-MIDDLE",)), pattern("B-MIDDLE", ("C-END",)), pattern("C-END"))}
+    cause, middle, end = finding("A-CAUSE", "call:1"), finding("B-MIDDLE", "call:1", "aor:x"), finding("C-END", "aor:x")
+    (incident,) = diagnosis.incidents([cause, middle, end], patterns)
+    assert incident.mechanism == "A-CAUSE"
+    assert set(incident.impacts) == {"B-MIDDLE", "C-END"}
+    apart = diagnosis.incidents([cause, finding("B-MIDDLE", "call:2")], patterns)
+    assert [i.impacts for i in apart] == [(), ()]
+
+
+@pytest.mark.parametrize(("key", "confidence", "shown"), [
+    ("call:1", Confidence.SUSPECTED, True), ("call:1", Confidence.CONFIRMED, False),
+    ("host:h", Confidence.SUSPECTED, False)])
+def test_a_rival_is_unsure_and_about_the_same_call(key: str, confidence: Confidence, shown: bool) -> None:
+    patterns = {p.id: p for p in (pattern("A-CAUSE"), pattern("Z-OTHER"))}
+    other = finding("Z-OTHER", key, confidence=confidence)
+    rivals = diagnosis.incidents([finding("A-CAUSE", "call:1", "host:h"), other], patterns)
+    (mine,) = [i for i in rivals if i.mechanism == "A-CAUSE"]
+    assert bool(mine.alternatives) is shown
