@@ -91,6 +91,13 @@ def _keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
+def give_back() -> None:
+    """Return freed memory once: when the packet table stands, its scaffolding is most of what the process holds."""
+    import ctypes
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _end_with(parent: int) -> None:
     """Ask the kernel (Linux) to end this process when its parent is killed."""
     import ctypes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from netdiag.commands import config
+from netdiag.commands import config, guard
 from netdiag.model import Severity
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ def read(progress: Progress, capture: Sequence[str], point: Sequence[tuple[str, 
     signal.siginterrupt(signal.SIGINT, True)
     options = Options(at_ns=at_time, ca_file=ca_file, keylog=keylog, checksums=checksums)
     _check_knowledge(keylog, ca_file)
-    return open_captures(list(capture), list(point), options, progress.bytes_read)
+    tables = open_captures(list(capture), list(point), options, progress.bytes_read)
+    guard.give_back()
+    return tables
 
 
 def _check_knowledge(keylog: str | None, ca_file: str | None) -> None:

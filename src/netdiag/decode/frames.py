@@ -57,15 +57,22 @@ class Decoded:
 
     def add(self, space: Space, records: Records) -> None:
         """Decodes one batch and appends it."""
+        # Columns of a whole batch: small pieces of all blocks would leave the heap in shreds.
+        batch: Columns = {name: np.zeros(len(records.offset), kind) for name, kind in COLUMNS.items()}
+        known = len(self.tcp)
         for begin in range(0, len(records.offset), BLOCK):
             cut = slice(begin, begin + BLOCK)
             self._block(space, Records(records.offset[cut], records.captured[cut], records.wire[cut],
-                                       records.ts[cut], records.link[cut]))
+                                       records.ts[cut], records.link[cut]),
+                        {name: column[cut] for name, column in batch.items()})
+        self.parts.append(batch)
+        segments = self.tcp[known:]
+        if len(segments) > 1:
+            self.tcp[known:] = [{name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}]
 
-    def _block(self, space: Space, records: Records) -> None:
+    def _block(self, space: Space, records: Records, out: Columns) -> None:
         n = len(records.offset)
-        out: Columns = {name: np.zeros(n, kind) for name, kind in COLUMNS.items()}
-        out["ts"] = records.ts
+        out["ts"][:] = records.ts
         end = records.offset + records.captured
         wire_end = records.offset + records.wire
         out["flags"][records.captured < records.wire] = CUT
@@ -87,7 +94,6 @@ class Decoded:
             self._internet(space, out, slice(None), at, end, wire_end, six)
         elif len(rows):
             self._internet(space, out, rows, at[rows], end[rows], wire_end[rows], six[rows])
-        self.parts.append(out)
         self.rows += n
 
     def _count_skipped(self, records: Records, protocol: npt.NDArray[np.uint16]) -> None:
@@ -156,10 +162,7 @@ class Decoded:
         for name, column in (("src", net.src), ("dst", net.dst), ("proto", net.proto), ("ttl", net.ttl),
                              ("ip_id", net.id), ("sport", sport), ("dport", dport), ("kind", kind),
                              ("offset", offset), ("length", captured), ("wire", wire)):
-            if isinstance(rows, slice):
-                out[name] = column.astype(COLUMNS[name], copy=False)
-            else:
-                out[name][rows] = column
+            out[name][rows] = column
         out["flags"][rows] |= flags
         for i in np.flatnonzero(net.fragment & net.good).tolist():
             row = i if isinstance(rows, slice) else int(rows[i])
