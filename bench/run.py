@@ -28,7 +28,7 @@ import generate
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "performance.md"
-POLL_S = 0.01
+POLL_S = 0.05
 """How often memory is read; a shorter peak is missed."""
 
 
