@@ -105,7 +105,6 @@ def test_port_reuse_starts_a_connection(load: Load) -> None:
     tables = load(a.frames + b.frames)
     assert tables.tcp["syn_packets"].to_list() == [[0], [3]]
     assert classes(tables, seg.REUSED_PORTS) == [4]
-    assert seg.connection_of(tables, [0, 2, 3, 5]).tolist() == [0, 0, 1, 1]
     assert seg.connection_segments(tables, 1).row.tolist() == [3, 4, 5]
 
 
@@ -363,4 +362,3 @@ def test_empty(load: Load) -> None:
     tables = load([])
     assert tables.tcp.schema == schema(tcp.Connection)
     assert tables.tcp.height == 0
-    assert seg.connection_of(tables, []).tolist() == []

@@ -6,7 +6,7 @@ All paths from the leaf are listed, each with how it ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,11 +87,6 @@ class ChainFacts:
     def missing_for(self) -> int | None:
         """Position of the certificate whose issuer is missing (0: the leaf's own)."""
         return self.paths[0].certs[-1] if self.missing_issuer is not None else None
-
-
-def valid_paths(facts: ChainFacts, chain: Sequence[Certificate], at_ns: int) -> Iterable[Path]:
-    """Paths on which every sent certificate is valid at that time (nanoseconds since the epoch)."""
-    return (p for p in facts.paths if p.not_before_ns(chain) <= at_ns <= p.not_after_ns(chain))
 
 
 def analyse(chain: Sequence[Certificate], roots: Roots) -> ChainFacts:

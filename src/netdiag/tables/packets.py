@@ -15,41 +15,42 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
+from netdiag.decode import frames, transport
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 
-# Bits of ``flags``.
-IPV4 = 1
-IPV6 = 2
-CUT = 4
+# Bits of ``flags``; most are set where the headers are decoded.
+IPV4 = frames.IPV4
+IPV6 = frames.IPV6
+CUT = frames.CUT
 """The frame was captured shorter than it was on the wire (snap length)."""
-FRAGMENT = 8
+FRAGMENT = frames.FRAGMENT
 """A piece of an IP datagram; ``sport``/``dport`` are known only in the first piece or after reassembly."""
 REASSEMBLED = 16
 """Last piece to arrive of a datagram that was put together: ``offset``/``length`` are the whole datagram's payload."""
-BAD = 32
+BAD = frames.BAD
 """The IP or transport header does not hold together; the columns behind it are 0."""
 FORWARD = 64
 """Same direction as the first packet of its flow."""
-FIRST_FRAGMENT = 128
+FIRST_FRAGMENT = frames.FIRST_FRAGMENT
 """A FRAGMENT that begins its datagram (offset 0)."""
 
 # Values of ``kind``: a guess from the first bytes of the payload, for choosing rows; tables check again.
-KIND_NONE = 0
-KIND_SIP = 1
-KIND_RTP = 2
+KIND_NONE = transport.NONE
+KIND_SIP = transport.SIP
+KIND_RTP = transport.RTP
 """RTP or RTCP by version 2 (RFC 3550 §5.1), UDP only."""
-KIND_TLS = 3
+KIND_TLS = transport.TLS
 """Starts like a TLS record (RFC 8446 §5.1), TCP only."""
-KIND_STUN = 4
+KIND_STUN = transport.STUN
 """Magic cookie of RFC 8489 §5 in place, UDP only."""
-KIND_DNS = 5
+KIND_DNS = transport.DNS
 """UDP or TCP, either port 53."""
-KIND_DTLS = 6
-KIND_KEEPALIVE = 7
+KIND_DTLS = transport.DTLS
+KIND_KEEPALIVE = transport.KEEPALIVE
 """UDP payload of CRLF or CRLFCRLF only (RFC 5626 §3.5.1), or up to 4 bytes of NUL/CR/LF."""
 
 TCP = 6

@@ -64,10 +64,6 @@ class Stream:
         b = int(np.searchsorted(self._end, end - 1, side="right"))
         return np.unique(self._carrier[a : b + 1])
 
-    def contiguous(self) -> bytes:
-        """The bytes before the first hole."""
-        return self.data[: self.holes[0][0]] if self.holes else self.data
-
 
 EMPTY = Stream(b"", (), False, False, np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint32),
                np.zeros(0, np.int64))

@@ -118,19 +118,6 @@ def connection_segments(tables: Tables, connection: int) -> ConnectionSegments:
     return ConnectionSegments(s.row[b], s.client[b], s.classes[b], s.seq[b], s.ack[b], s.length[b], s.flags[b])
 
 
-def connection_of(tables: Tables, rows: npt.ArrayLike) -> I64:
-    """Connection of each packet row; -1 where the packet is no TCP segment."""
-    s = segments(tables)
-    wanted = np.asarray(rows, np.int64)
-    column = tables.packets.tcp.row
-    out = np.full(len(wanted), -1, np.int64)
-    if len(column):
-        place = np.minimum(np.searchsorted(column, wanted), len(column) - 1)
-        known = column[place] == wanted
-        out[known] = s.by_column[place[known]]
-    return out
-
-
 def analyse(packets: Packets) -> Segments:
     """All of it, from the packet table alone."""
     s = tcp_split.split(packets)
