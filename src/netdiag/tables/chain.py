@@ -37,15 +37,6 @@ class Path:
     anchor: str
     """Name of the root, or of the missing issuer, or of the self-signed certificate; RFC 4514 text."""
 
-    def not_after_ns(self, chain: Sequence[Certificate]) -> int:
-        """When the first certificate of the path expires."""
-        return min(chain[i].not_after_ns for i in self.certs)
-
-    def not_before_ns(self, chain: Sequence[Certificate]) -> int:
-        """When the last certificate of the path becomes valid."""
-        return max(chain[i].not_before_ns for i in self.certs)
-
-
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
     """What the sent certificates are to each other; positions count from 0, the leaf."""

@@ -79,8 +79,6 @@ class Segments:
     """Shape (connections, 2): distinct payload bytes on the wire of client and server."""
     unacked_sends: I64
     """Shape (connections, 2): how often client and server sent their first byte that was never acknowledged."""
-    by_column: U32
-    """Connection of each entry of ``Packets.tcp``."""
 
     def block(self, connection: int) -> slice:
         a = int(self.start[connection])
@@ -141,12 +139,10 @@ def analyse(packets: Packets) -> Segments:
         opposite[by.number[sent, mine]] = by.number[sent, other]
     coverage = tcp_coverage.measure(by, opposite, seq[by.order], ack[by.order], length[by.order], s.flags[by.order])
     classes[by.order[coverage.acked_unseen]] |= ACKED_UNSEEN
-    by_column = np.empty(len(s.row), np.uint32)
-    by_column[s.column] = s.connection
     size = np.diff(np.append(s.start, len(s.row)))
     return Segments(s.row, s.connection.astype(np.uint32), s.client, seq, ack, s.length, s.flags, classes,
                     s.start, size, syn, syn_ack, handshake_ack,
-                    _both(by, coverage.data), _both(by, coverage.unacked_sends), by_column)
+                    _both(by, coverage.data), _both(by, coverage.unacked_sends))
 
 
 def _both(by: tcp_split.Sides, per_side: I64) -> I64:
