@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from netdiag.capture.records import NO_PACKET, Records
 from netdiag.capture.space import Space
-from netdiag.decode import ip, link, transport
+from netdiag.decode import encap, hep, ip, link, transport, tunnels
 
 IPV4, IPV6, CUT, FRAGMENT, BAD, FIRST_FRAGMENT = 1, 2, 4, 8, 32, 128
 """Bits of the column ``flags``, as ``tables.packets`` documents them."""
+REASSEMBLED = 16
+KEPT = CUT | REASSEMBLED
+"""Bits that belong to the frame, not to the IP packet."""
 BLOCK = 1 << 14
 """Frames decoded at once: their columns stay in the second-level cache (measured)."""
 
@@ -25,6 +28,8 @@ COLUMNS: dict[str, str] = {
 TCP_COLUMNS: dict[str, str] = {"row": "u4", "seq": "u4", "ack": "u4", "window": "u2", "flags": "u1", "header": "u1"}
 
 Columns = dict[str, npt.NDArray[Any]]
+I64 = npt.NDArray[np.int64]
+U16 = npt.NDArray[np.uint16]
 
 
 @dataclass(slots=True)
@@ -42,17 +47,25 @@ class Piece:
     at: int
     captured: int
     size: int
+    path: int
+    """What the datagram is wrapped in."""
 
 
 @dataclass(slots=True)
 class Decoded:
-    """Columns of one file, batch by batch, with what was left out."""
+    """Columns of one file, batch by batch, with what was left out.
+
+    The row of a frame is its innermost IP packet; ``encap`` says what that is wrapped in.
+    """
 
     parts: list[Columns] = field(default_factory=list)
     tcp: list[Columns] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     addresses: ip.Addresses6 = field(default_factory=ip.Addresses6)
+    paths: encap.Paths = field(default_factory=encap.Paths)
+    encap: list[U16 | None] = field(default_factory=list)
+    """For each part, the path of each frame; None where no frame is wrapped."""
     rows: int = 0
 
     def add(self, space: Space, records: Records) -> None:
@@ -60,41 +73,55 @@ class Decoded:
         # Columns of a whole batch: small pieces of all blocks would leave the heap in shreds.
         batch: Columns = {name: np.zeros(len(records.offset), kind) for name, kind in COLUMNS.items()}
         known = len(self.tcp)
+        paths: list[U16 | None] = []
         for begin in range(0, len(records.offset), BLOCK):
             cut = slice(begin, begin + BLOCK)
-            self._block(space, Records(records.offset[cut], records.captured[cut], records.wire[cut],
-                                       records.ts[cut], records.link[cut]),
-                        {name: column[cut] for name, column in batch.items()})
+            paths.append(self._block(space, Records(
+                records.offset[cut], records.captured[cut], records.wire[cut], records.ts[cut], records.link[cut]),
+                {name: column[cut] for name, column in batch.items()}))
         self.parts.append(batch)
+        self.encap.append(joined(paths, [min(BLOCK, len(records.offset) - i * BLOCK) for i in range(len(paths))]))
         segments = self.tcp[known:]
         if len(segments) > 1:
             self.tcp[known:] = [{name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}]
 
-    def _block(self, space: Space, records: Records, out: Columns) -> None:
+    def _block(self, space: Space, records: Records, out: Columns) -> U16 | None:
         n = len(records.offset)
+        known = len(self.tcp)
         out["ts"][:] = records.ts
         end = records.offset + records.captured
         wire_end = records.offset + records.wire
         out["flags"][records.captured < records.wire] = CUT
-        at, protocol = records.offset, np.zeros(n, np.uint16)
+        at, protocol, path = records.offset, np.zeros(n, np.uint16), None
         links = np.unique(records.link).tolist()
         if len(links) == 1:
-            network = link.decode(space, links[0], records.offset, records.captured)
-            at, protocol = network.at, network.protocol
+            network = link.decode(space, links[0], records.offset, records.captured, self.paths)
+            at, protocol, path = network.at, network.protocol, network.path
         else:
             at = at.copy()
             for one in links:
                 mine = np.flatnonzero(records.link == one)
-                network = link.decode(space, one, records.offset[mine], records.captured[mine])
+                network = link.decode(space, one, records.offset[mine], records.captured[mine], self.paths)
                 at[mine], protocol[mine] = network.at, network.protocol
+                if network.path is not None:
+                    path = np.zeros(n, np.uint16) if path is None else path
+                    path[mine] = network.path
         self._count_skipped(records, protocol)
         six = protocol == link.IP6
         rows = np.flatnonzero(six | (protocol == link.IP4))
-        if len(rows) == n:
-            self._internet(space, out, slice(None), at, end, wire_end, six)
-        elif len(rows):
-            self._internet(space, out, rows, at[rows], end[rows], wire_end[rows], six[rows])
+        wrapping = Wrapping(path, n)
+        if len(rows):
+            whole = len(rows) == n
+            net = ip.decode(space, at if whole else at[rows], end if whole else end[rows],
+                            wire_end if whole else wire_end[rows], six if whole else six[rows], self.addresses)
+            bad = int((~net.good).sum())
+            if bad:
+                self.skipped["malformed or cut IP header"] += bad
+            self.packets(space, out, slice(None) if whole else rows, net, end if whole else end[rows], wrapping)
+        if len(self.tcp) > known + 1:  # segments inside tunnels were found after those outside
+            self.tcp[known:] = [ascending(self.tcp[known:])]
         self.rows += n
+        return wrapping.path
 
     def _count_skipped(self, records: Records, protocol: npt.NDArray[np.uint16]) -> None:
         odd = protocol[(protocol != link.IP4) & (protocol != link.IP6)]
@@ -123,21 +150,42 @@ class Decoded:
                 reason = f"link type {kind} ({name})"
             self.skipped[reason] += int(number)
 
-    def _internet(self, space: Space, out: Columns, rows: npt.NDArray[np.int64] | slice, at: npt.NDArray[np.int64],
-                  end: npt.NDArray[np.int64], wire_end: npt.NDArray[np.int64], six: npt.NDArray[np.bool_]) -> None:
-        net = ip.decode(space, at, end, wire_end, six, self.addresses)
-        flags = np.where(six, IPV6, IPV4).astype(np.uint8)
-        bad = int((~net.good).sum())
-        if bad:
-            self.skipped["malformed or cut IP header"] += bad
+    def packets(self, space: Space, out: Columns, rows: I64 | slice, net: ip.Internet, end: I64,
+                wrapping: Wrapping) -> None:
+        """Writes IP packets to ``rows`` of ``out``, then those inside them, as deep as tunnels go.
+
+        ``end`` is where the captured bytes of each frame stop.
+        """
+        for _ in range(tunnels.MAX_DEPTH):
+            sport, dport, payload, captured, kind = self._transport(space, out, rows, net, end, wrapping.path)
+            reports = np.flatnonzero(kind == transport.HEP)
+            if len(reports):
+                where = reports if isinstance(rows, slice) else rows[reports]
+                self._hep(space, out, where, payload[reports], payload[reports] + captured[reports], wrapping)
+            opened = _inside(space, rows, net, sport, dport, payload, captured, self.paths, wrapping)
+            if opened is None:
+                return
+            rows, at, end, wire_end, six = opened
+            net = ip.decode(space, at, end, wire_end, six, self.addresses)
+            if not net.good.all():
+                good = np.flatnonzero(net.good)
+                rows, end, net = rows[good], end[good], net.take(good)
+            wrapping.settle(rows)
+
+    def _transport(self, space: Space, out: Columns, rows: I64 | slice, net: ip.Internet, end: I64, path: U16 | None
+                   ) -> tuple[U16, U16, I64, I64, npt.NDArray[np.uint8]]:
+        """Ports, place, captured bytes and kind of the payload of each packet, which are also written to ``out``."""
+        n = len(net.at)
+        flags = np.where(net.version == 6, IPV6, IPV4).astype(np.uint8)
+        if not net.good.all():
             flags[~net.good] = BAD
             for column in (net.src, net.dst, net.proto, net.ttl, net.id, net.size):
                 column[~net.good] = 0
         flags[net.fragment & net.good] |= FRAGMENT
         flags[net.fragment & net.good & (net.piece == 0)] |= FIRST_FRAGMENT
         captured = np.minimum(net.size, np.maximum(end - net.at, 0))
-        sport, dport = np.zeros(len(at), np.uint16), np.zeros(len(at), np.uint16)
-        kind = np.zeros(len(at), np.uint8)
+        sport, dport = np.zeros(n, np.uint16), np.zeros(n, np.uint16)
+        kind = np.zeros(n, np.uint8)
         offset, wire = net.at, net.size
         with_ports = net.good & ((net.proto == 6) | (net.proto == 17)) & (net.piece == 0)
         head = np.flatnonzero(with_ports)
@@ -163,10 +211,113 @@ class Decoded:
                              ("ip_id", net.id), ("sport", sport), ("dport", dport), ("kind", kind),
                              ("offset", offset), ("length", captured), ("wire", wire)):
             out[name][rows] = column
-        out["flags"][rows] |= flags
+        out["flags"][rows] = (out["flags"][rows] & KEPT) | flags
         for i in np.flatnonzero(net.fragment & net.good).tolist():
             row = i if isinstance(rows, slice) else int(rows[i])
             have = min(int(net.size[i]), max(int(end[i]) - int(net.at[i]), 0))
             self.pieces.append(Piece(self.rows + row, int(net.src[i]), int(net.dst[i]), int(net.version[i]),
                                      int(net.proto[i]), int(net.frag_id[i]), int(net.piece[i]), bool(net.more[i]),
-                                     int(net.at[i]), have, int(net.size[i])))
+                                     int(net.at[i]), have, int(net.size[i]), int(path[row]) if path is not None else 0))
+        return sport, dport, offset, captured, kind
+
+    def _hep(self, space: Space, out: Columns, rows: I64, at: I64, end: I64, wrapping: Wrapping) -> None:
+        """Puts the packet that an agent reports in the place of its report."""
+        found = hep.decode(space, at, end, self.addresses)
+        good = np.flatnonzero(found.good)
+        rows, size = rows[good], found.size[good]
+        wrapping.propose(rows, self.paths.extend(wrapping.of(rows), encap.HEP, found.agent[good]))
+        wrapping.settle(rows)
+        timed = found.ts[good] > 0
+        out["ts"][rows[timed]] = found.ts[good][timed]
+        for name in ("src", "dst", "sport", "dport"):
+            out[name][rows] = getattr(found, name)[good]
+        out["proto"][rows], out["ttl"][rows], out["ip_id"][rows] = 17, 0, 0
+        out["offset"][rows], out["length"][rows], out["wire"][rows] = found.at[good], size, size
+        out["kind"][rows] = transport.datagram_kind(space, found.at[good], size)
+        out["flags"][rows] = (out["flags"][rows] & KEPT) | np.where(found.six[good], IPV6, IPV4).astype(np.uint8)
+
+
+class Wrapping:
+    """Paths of the rows of a block; those of opened tunnels count once the packet inside has proved sound."""
+
+    def __init__(self, path: U16 | None, n: int) -> None:
+        self.path, self.n = path, n
+        self._new: tuple[I64, U16] | None = None
+        self.opened: list[I64] = []
+        """Rows in which a tunnel was found, one array for each level."""
+
+    def of(self, rows: I64) -> U16:
+        return self.path[rows] if self.path is not None else np.zeros(len(rows), np.uint16)
+
+    def propose(self, rows: I64, path: U16) -> None:
+        self._new = rows, path
+
+    def settle(self, rows: I64) -> None:
+        """Accepts what was proposed for ``rows``, a part of those proposed (both ascending)."""
+        if self._new is None or not len(rows):
+            return
+        if self.path is None:
+            self.path = np.zeros(self.n, np.uint16)
+        self.path[rows] = self._new[1][np.searchsorted(self._new[0], rows)]
+        self.opened.append(rows)
+
+
+def _inside(space: Space, rows: I64 | slice, net: ip.Internet, sport: U16, dport: U16, payload: I64, captured: I64,
+            paths: encap.Paths, wrapping: Wrapping) -> tuple[I64, I64, I64, I64, npt.NDArray[np.bool_]] | None:
+    """(rows, place, captured end, end on the wire, is IPv6) of the IP packets inside tunnels; None without any."""
+    candidates = np.flatnonzero(tunnels.BY_PORT[dport] | tunnels.BY_PORT[sport] | tunnels.BY_PROTOCOL[net.proto])
+    candidates = candidates[net.good[candidates] & ~net.fragment[candidates]]
+    if not len(candidates):
+        return None
+    udp = net.proto[candidates] == 17
+    port = tunnels.BY_PORT[dport[candidates]]
+    port = np.where(port == 0, tunnels.BY_PORT[sport[candidates]], port)
+    kind = np.where(udp, port, tunnels.BY_PROTOCOL[net.proto[candidates]])
+    found: list[tuple[I64, I64, U16, U16]] = []
+    for one in np.unique(kind[kind != 0]).tolist():
+        mine = candidates[kind == one]
+        end = payload[mine] + captured[mine]
+        inside = tunnels.open_kind(space, one - 1, payload[mine], end)
+        keep = np.flatnonzero(inside.good)
+        mine = mine[keep]
+        where = mine if isinstance(rows, slice) else rows[mine]
+        path, six = wrapping.of(where), net.version[mine] == 6
+        named = inside.kind[keep] if inside.kind is not None else np.full(len(keep), one - 1, np.uint8)
+        for name in np.unique(named).tolist():
+            pick = named == name
+            path[pick] = paths.extend(path[pick], name, inside.ident[keep][pick], six[pick], net.src[mine][pick],
+                                      net.dst[mine][pick])
+        found.append((mine, inside.at[keep], inside.protocol[keep], path))
+    if not found:
+        return None
+    index = np.concatenate([f[0] for f in found])
+    order = np.argsort(index)
+    index, at = index[order], np.concatenate([f[1] for f in found])[order]
+    protocol, path = (np.concatenate([f[i] for f in found])[order] for i in (2, 3))
+    end = payload[index] + captured[index]
+    network = link.follow(space, at, protocol, end, paths, path)
+    six = network.protocol == link.IP6
+    keep = np.flatnonzero(six | (network.protocol == link.IP4))
+    if not len(keep):
+        return None
+    index = index[keep]
+    where = index if isinstance(rows, slice) else rows[index]
+    wrapping.propose(where, path[keep])
+    # What the outer headers say of the length holds for what is inside; the snap length may have cut it.
+    wire_end = net.at[index] + net.size[index]
+    return where, network.at[keep], end[keep], np.maximum(wire_end, end[keep]), six[keep]
+
+
+def joined(paths: list[U16 | None], sizes: list[int]) -> U16 | None:
+    """One column from those of several blocks; None when none of them has any."""
+    if all(path is None for path in paths):
+        return None
+    return np.concatenate([np.zeros(size, np.uint16) if path is None else path
+                           for path, size in zip(paths, sizes, strict=True)])
+
+
+def ascending(segments: list[Columns]) -> Columns:
+    """TCP columns put together in the order of their rows."""
+    every = {name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}
+    order = np.argsort(every["row"], kind="stable")
+    return {name: column[order] for name, column in every.items()}

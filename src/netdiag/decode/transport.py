@@ -18,7 +18,7 @@ _HEADER = np.dtype({
 })
 """TCP (RFC 9293 §3.1) and UDP (RFC 768) over one another; b0, b1, w0, w1 are the first bytes of a UDP payload."""
 
-NONE, SIP, RTP, TLS, STUN, DNS, DTLS, KEEPALIVE = range(8)
+NONE, SIP, RTP, TLS, STUN, DNS, DTLS, KEEPALIVE, HEP = range(9)
 
 _METHODS = ("INVITE", "ACK ", "BYE ", "CANCEL", "REGISTER", "OPTIONS", "SUBSCRIBE", "NOTIFY", "REFER", "MESSAGE",
             "INFO ", "UPDATE", "PRACK", "PUBLISH", "SIP/2.0")
@@ -26,6 +26,7 @@ _METHODS = ("INVITE", "ACK ", "BYE ", "CANCEL", "REGISTER", "OPTIONS", "SUBSCRIB
 _SIP_STARTS = np.array(sorted({int.from_bytes(m[:4].encode(), "little") for m in _METHODS}), np.uint32)
 _COOKIE = int.from_bytes(b"\x21\x12\xa4\x42", "little")
 """RFC 8489 §5."""
+_HEP = int.from_bytes(b"HEP3", "little")
 _BLANK = np.zeros(256, bool)
 _BLANK[[0, 10, 13]] = True
 
@@ -81,6 +82,11 @@ def decode(space: Space, at: I64, end: I64, size: I64, tcp: npt.NDArray[np.bool_
                      h["flags"], header.astype(np.uint8))
 
 
+def datagram_kind(space: Space, at: I64, captured: I64) -> npt.NDArray[np.uint8]:
+    """What datagrams with payload at ``at`` look like."""
+    return _udp_kind(space.gather(at - 8, 20).view(_HEADER).reshape(-1), captured)
+
+
 def _udp_kind(h: npt.NDArray[np.void], captured: I64) -> npt.NDArray[np.uint8]:
     b0, w0 = h["b0"], h["w0"]
     kind = np.zeros(len(h), np.uint8)
@@ -93,6 +99,7 @@ def _udp_kind(h: npt.NDArray[np.void], captured: I64) -> npt.NDArray[np.uint8]:
         value[(b0 >= 20) & (b0 <= 25) & (b1 == 254) & (have >= 13)] = DTLS  # RFC 9147 §4.1, RFC 7983 §7
         value[(b0 >> 6 == 0) & (h["w1"][rest] == _COOKIE) & (have >= 20)] = STUN
         value[np.isin(w0, _SIP_STARTS) & (have >= 12)] = SIP
+        value[(w0 == _HEP) & (have >= 12)] = HEP
         bytes4 = w0.copy().view(np.uint8).reshape(-1, 4)
         blank = _BLANK[bytes4] | (np.arange(4) >= have[:, None])
         value[(have <= 4) & blank.all(axis=1)] = KEEPALIVE

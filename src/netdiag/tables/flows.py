@@ -48,6 +48,8 @@ class Flow:
     """Longest silence between two packets of the flow, seconds, either direction."""
     cut: bool
     """A packet of it was cut by the snap length."""
+    encap: str
+    """What its first packet is wrapped in, outermost first: "VLAN 100 / VXLAN 42 10.0.0.1–10.0.0.2"; "" for nothing."""
 
 
 def build(tables: Tables) -> pl.DataFrame:
@@ -79,9 +81,19 @@ def build(tables: Tables) -> pl.DataFrame:
         "first_packet": first, "last_packet": last,
         "max_gap_s": np.maximum(np.maximum.reduceat(gap, start), 0) / 1e9,
         "cut": np.logical_or.reduceat((p.flags[order] & CUT) != 0, start),
+        "encap": wrappings(p, first),
     }
     wanted = schema(Flow)
     return pl.DataFrame({n: pl.Series(n, columns[n]).cast(wanted[n]) for n in wanted}, schema=wanted)
+
+
+def wrappings(packets: Packets, rows: npt.NDArray[np.integer]) -> pl.Series:
+    """``Packets.wrapping`` of many rows; each path is written once."""
+    if packets.encap is None:
+        return pl.repeat("", len(rows), eager=True)
+    _, first, back = np.unique(packets.encap[rows], return_index=True, return_inverse=True)
+    texts = pl.Series([packets.wrapping(int(rows[i])) for i in first], dtype=pl.String)
+    return texts.gather(back.astype(np.uint32))
 
 
 def address_texts(packets: Packets, values: Words, flags: Bytes) -> pl.Series:

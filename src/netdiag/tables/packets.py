@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from netdiag.capture.space import Space
 from netdiag.decode import frames, transport
+from netdiag.decode.encap import NAMES, NUMBERED, Level
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -29,7 +30,7 @@ CUT = frames.CUT
 """The frame was captured shorter than it was on the wire (snap length)."""
 FRAGMENT = frames.FRAGMENT
 """A piece of an IP datagram; ``sport``/``dport`` are known only in the first piece or after reassembly."""
-REASSEMBLED = 16
+REASSEMBLED = frames.REASSEMBLED
 """Last piece to arrive of a datagram that was put together: ``offset``/``length`` are the whole datagram's payload."""
 BAD = frames.BAD
 """The IP or transport header does not hold together; the columns behind it are 0."""
@@ -76,6 +77,18 @@ class TcpColumns:
 
 
 @dataclass(slots=True)
+class Duplicates:
+    """Packets that the capture holds twice. They belong to no flow and to no table; ``Packets.tcp`` lacks them too."""
+
+    row: U32
+    """Packet rows set aside, ascending."""
+    of: U32
+    """The packet that each repeats."""
+    kind: U8
+    """0: the same packet of the same segment; 1: behind a router (TTL lower)."""
+
+
+@dataclass(slots=True)
 class Packets:
     """Columns of equal length ``n``."""
 
@@ -111,6 +124,11 @@ class Packets:
     v6: list[bytes]
     """16-byte addresses."""
     files: FileMap
+    encap: U16 | None = None
+    """What each packet is wrapped in, an index into ``paths``; None where no packet is wrapped."""
+    paths: list[tuple[Level, ...]] = field(default_factory=lambda: [()])
+    duplicates: Duplicates | None = None
+    """Packets captured twice, which no table counts; None without any."""
 
     @property
     def n(self) -> int:
@@ -143,6 +161,21 @@ class Packets:
         if flags & IPV6:
             return str(ipaddress.IPv6Address(self.v6[value]))
         return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+
+    def wrapping(self, row: int) -> str:
+        """What the packet is wrapped in, outermost first: "VLAN 100 / VXLAN 42 10.0.0.1–10.0.0.2"; "" for nothing."""
+        if self.encap is None:
+            return ""
+        return " / ".join(self._level(level) for level in self.paths[int(self.encap[row])])
+
+    def _level(self, level: Level) -> str:
+        parts = [NAMES[level.kind]]
+        if level.kind in NUMBERED:
+            parts.append(str(level.ident))
+        if level.version:
+            ends = [self.address(end, IPV6 if level.version == 6 else IPV4) for end in (level.low, level.high)]
+            parts.append("–".join(ends))
+        return " ".join(parts)
 
     def source(self, row: int) -> str:
         return self.address(int(self.src[row]), int(self.flags[row]))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +16,21 @@ from netdiag.capture import pcap, pcapng
 from netdiag.capture.records import FileNotes
 from netdiag.capture.source import Source, open_source
 from netdiag.capture.space import Space
-from netdiag.decode import transport
+from netdiag.decode import encap, ip
 from netdiag.decode.fragments import Result, reassemble
-from netdiag.decode.frames import COLUMNS, TCP_COLUMNS, Columns, Decoded, Piece
+from netdiag.decode.frames import COLUMNS, TCP_COLUMNS, Columns, Decoded, Piece, Wrapping, ascending, joined
 from netdiag.decode.ip import Addresses6
 from netdiag.errors import CaptureError
 from netdiag.model import CaptureSummary
-from netdiag.tables import Options, Tables, grouping
-from netdiag.tables.packets import BAD, FORWARD, IPV6, REASSEMBLED, FileMap, Packets, TcpColumns
+from netdiag.tables import Options, Tables, duplicates, grouping
+from netdiag.tables.packets import BAD, FORWARD, IPV6, KIND_NONE, REASSEMBLED, FileMap, Packets, TcpColumns
 
 DEFAULT_POINT = "capture"
 """Name of the capture point of files that were given without one."""
 _MAX_FILES = 65000
 _MAX_POINTS = 250
+_NESTED = 4
+"""Times that a datagram put together may hold a fragment again (practice: one tunnel is common)."""
 
 Progress = Callable[[str, int, int], None]
 """(what, bytes done, bytes in all)."""
@@ -72,11 +75,11 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
     finally:
         for source in sources:
             os.close(source.fd)
-    addresses = Addresses6()
+    addresses, wrappings = Addresses6(), encap.Paths()
     files: list[_File] = []
     total, done = sum(s.size for s in sources), 0
     for index, ((name, path), source) in enumerate(zip(given, sources, strict=True)):
-        file = _File(path, names.index(name), source, FileNotes(), Decoded(addresses=addresses))
+        file = _File(path, names.index(name), source, FileNotes(), Decoded(addresses=addresses, paths=wrappings))
         _read(space, index, file, partial(_report, progress, done, total) if progress else None)
         files.append(file)
         done += source.size
@@ -152,6 +155,8 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
         starts.append(at)
         at += files[i].decoded.rows
     columns: Columns = {}
+    wrapped = joined([path for i in order for path in files[i].decoded.encap],
+                     [len(part["ts"]) for i in order for part in files[i].decoded.parts])
     for name, kind in COLUMNS.items():
         parts = [part.pop(name) for i in order for part in files[i].decoded.parts]
         columns[name] = np.concatenate(parts) if parts else np.empty(0, kind)
@@ -160,6 +165,8 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
         parts = [part[name] + np.uint32(base) if name == "row" else part[name]
                  for base, i in zip(starts, order, strict=True) for part in files[i].decoded.tcp]
         tcp[name] = np.concatenate(parts) if parts else np.empty(0, kind)
+    if wrapped is not None:
+        columns["encap"] = wrapped
     spans = {i: _span(columns["ts"][base : base + files[i].decoded.rows])
              for base, i in zip(starts, order, strict=True)}
     filemap = FileMap(np.array(order, np.uint16), np.array([files[i].point for i in order], np.uint8),
@@ -170,18 +177,10 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
             piece.row += base
             pieces.append(piece)
     _interleave(columns, tcp, pieces, files, order, starts, spans, filemap)
-    result = _fragments(space, columns, pieces, filemap)
+    head = files[0].decoded
+    result, tcp = _fragments(space, columns, tcp, pieces, filemap, head.addresses, head.paths)
 
-    present = columns["proto"] != 0
-    present |= (columns["flags"] & (IPV6 | 1)) != 0
-    present &= (columns["src"] != 0) | (columns["dst"] != 0) | ((columns["flags"] & BAD) == 0)
-    flow, rows, start, size, forward = grouping.flows(
-        columns["src"], columns["dst"], columns["sport"], columns["dport"], columns["proto"],
-        (columns["flags"] & IPV6) != 0, filemap.points(np.arange(at)), present)
-    columns["flags"][forward] |= FORWARD
-    packets = Packets(space=space, flow=flow, order=rows, flow_start=start, flow_size=size,
-                      tcp=TcpColumns(**tcp), v6=files[0].decoded.addresses.values, files=filemap,
-                      **columns)
+    packets = _packets(space, columns, tcp, filemap, head.addresses, head.paths)
     summaries = tuple(_summary(f, names[f.point], spans.get(i, (0, 0))) for i, f in enumerate(files))
     tables = Tables(packets, summaries, names, options,
                     tuple(s for f in files for s in f.notes.secrets),
@@ -197,6 +196,35 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
             mine = malformed[capture == c]
             tables.anomaly_log.add("packets", "malformed or cut IP, TCP or UDP header", int(mine[0]), len(mine))
     return tables
+
+
+def _packets(space: Space, columns: Columns, tcp: Columns, filemap: FileMap, addresses: Addresses6,
+             paths: encap.Paths) -> Packets:
+    """The packet table with its flows."""
+    wrapped = columns.get("encap")
+    present = columns["proto"] != 0
+    present |= (columns["flags"] & (IPV6 | 1)) != 0
+    present &= (columns["src"] != 0) | (columns["dst"] != 0) | ((columns["flags"] & BAD) == 0)
+    six, point = (columns["flags"] & IPV6) != 0, filemap.points(np.arange(filemap.total))
+
+    def flows(path: npt.NDArray[np.uint16] | None) -> tuple[Any, ...]:
+        return grouping.flows(columns["src"], columns["dst"], columns["sport"], columns["dport"], columns["proto"],
+                              six, point, present, path)
+
+    flow, rows, start, size, forward = flows(None)
+    copies = duplicates.find(space, columns, rows, flow, tcp)
+    if copies is not None:
+        present[copies.row] = False
+        columns["kind"][copies.row] = KIND_NONE
+        kept = ~np.isin(tcp["row"], copies.row)
+        tcp = {name: column[kept] for name, column in tcp.items()}
+    if copies is not None or wrapped is not None:
+        flow, rows, start, size, forward = flows(wrapped)
+    columns["flags"][forward] |= FORWARD
+    columns.pop("encap", None)
+    return Packets(space=space, flow=flow, order=rows, flow_start=start, flow_size=size,
+                   tcp=TcpColumns(**tcp), v6=addresses.values, files=filemap, encap=wrapped, paths=paths.values,
+                   duplicates=copies, **columns)
 
 
 def _span(ts: npt.NDArray[np.int64]) -> tuple[int, int]:
@@ -237,32 +265,46 @@ def _blocks(point: npt.NDArray[np.uint8]
     return first.astype(np.int64), np.zeros(len(values), np.uint16), values.astype(np.uint8)
 
 
-def _fragments(space: Space, columns: Columns, pieces: list[Piece], filemap: FileMap) -> Result:
-    """Gives the last piece of each whole datagram its ports and payload, as Wireshark shows it there."""
-    if not pieces:
-        return Result()
-    points = filemap.points(np.array([p.row for p in pieces], np.int64)).tolist()
-    result = reassemble(space, pieces, points)
-    for datagram in result.whole:
-        row = datagram.last_row
-        proto = int(columns["proto"][row])
-        at = np.array([datagram.offset], np.int64)
-        size = np.array([datagram.size], np.int64)
-        every = np.array(datagram.rows)
-        columns["length"][every] = 0
-        columns["wire"][every] = 0
-        columns["flags"][row] |= REASSEMBLED
-        columns["offset"][row] = datagram.offset
-        columns["length"][row] = columns["wire"][row] = datagram.size
-        if proto in (6, 17):
-            seg = transport.decode(space, at, at + size, size, np.array([proto == 6]), np.ones(1, bool))
-            if not seg.good[0]:
-                columns["flags"][row] |= BAD
-                continue
-            columns["sport"][every], columns["dport"][every] = seg.sport[0], seg.dport[0]
-            columns["kind"][row], columns["offset"][row] = seg.kind[0], seg.at[0]
-            columns["length"][row] = columns["wire"][row] = seg.size[0]
-    return result
+def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece], filemap: FileMap,
+               addresses: Addresses6, paths: encap.Paths) -> tuple[Result, Columns]:
+    """Gives the last piece of each whole datagram its ports and payload, as Wireshark shows it there.
+
+    A tunnel may be in it, and in that again a fragment: datagrams are put together until no piece is left.
+    """
+    result = Result()
+    segments = [tcp]
+    for _ in range(_NESTED if pieces else 0):
+        points = filemap.points(np.array([p.row for p in pieces], np.int64)).tolist()
+        found = reassemble(space, pieces, points)
+        result.add(found)
+        if not found.whole:
+            break
+        for datagram in found.whole:
+            every = np.array(datagram.rows)
+            columns["length"][every] = columns["wire"][every] = 0
+        rows = np.array([d.last_row for d in found.whole], np.int64)
+        at, size = (np.array([getattr(d, name) for d in found.whole], np.int64) for name in ("offset", "size"))
+        columns["flags"][rows] |= REASSEMBLED
+        none = np.zeros(len(rows), np.int64)
+        net = ip.Internet(
+            np.ones(len(rows), np.bool_), np.where(columns["flags"][rows] & IPV6, 6, 4).astype(np.uint8),
+            columns["src"][rows], columns["dst"][rows], columns["proto"][rows], columns["ttl"][rows],
+            columns["ip_id"][rows], at, size, none != 0, none, none != 0, none.astype(np.uint32))
+        again = Decoded(addresses=addresses, paths=paths)
+        wrapping = Wrapping(columns.get("encap"), filemap.total)
+        again.packets(space, columns, rows, net, at + size, wrapping)
+        if wrapping.path is not None:
+            columns["encap"] = wrapping.path
+        segments += again.tcp
+        tunnels = set(np.concatenate([*wrapping.opened, none[:0]]).tolist())
+        for datagram in found.whole:  # its other pieces belong to the same flow
+            every, row = np.array(datagram.rows), datagram.last_row
+            if row not in tunnels:
+                columns["sport"][every], columns["dport"][every] = columns["sport"][row], columns["dport"][row]
+        pieces = again.pieces
+        if not pieces:
+            break
+    return result, ascending(segments) if len(segments) > 1 else tcp
 
 
 def _drops(files: list[_File], names: tuple[str, ...]) -> dict[str, int]:

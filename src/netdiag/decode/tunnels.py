@@ -1,0 +1,196 @@
+"""Tunnels over IP and UDP: where the packet inside starts, in columns.
+
+A datagram on a tunnel's port is opened only if the tunnel's header holds together; else it stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from netdiag.capture.space import Space
+from netdiag.decode import encap
+from netdiag.decode.link import ETHERNET_INSIDE, IP4, IP6, MPLS_TYPE
+
+I64 = npt.NDArray[np.int64]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+Mask = npt.NDArray[np.bool_]
+
+MAX_DEPTH = 8
+"""Tunnels opened inside one another (practice: real ones are two or three deep)."""
+_EXTENSIONS = 8
+"""GTP-U extension headers followed (practice: TS 29.281 §5.2 defines fewer)."""
+
+_PORTS = {4789: encap.VXLAN, 8472: encap.VXLAN, 6081: encap.GENEVE, 2152: encap.GTP, 3544: encap.TEREDO,
+          1701: encap.L2TP}
+"""RFC 7348, the Linux kernel's default for VXLAN (drivers/net/vxlan), RFC 8926, 3GPP TS 29.281, RFC 4380, RFC 2661."""
+_PROTOCOLS = {4: encap.IPIP, 41: encap.SIX, 47: encap.GRE, 97: encap.ETHERIP, 137: encap.MPLS}
+"""RFC 2003, RFC 4213, RFC 2784, RFC 3378, RFC 4023."""
+
+BY_PORT = np.zeros(65536, np.uint8)
+BY_PROTOCOL = np.zeros(256, np.uint8)
+for _number, _kind in _PORTS.items():
+    BY_PORT[_number] = _kind + 1
+for _number, _kind in _PROTOCOLS.items():
+    BY_PROTOCOL[_number] = _kind + 1
+
+
+@dataclass(slots=True)
+class Inside:
+    """What a tunnel of one kind carries, for the rows that could be opened."""
+
+    good: Mask
+    at: I64
+    """Where it starts."""
+    protocol: U16
+    """EtherType, or ``link.ETHERNET_INSIDE``."""
+    ident: U32
+    kind: npt.NDArray[np.uint8] | None = None
+    """Where the header itself tells more kinds apart (GRE)."""
+
+
+def open_kind(space: Space, kind: int, at: I64, end: I64) -> Inside:
+    """Headers of one kind at ``at`` (payload of UDP or IP); ``end`` is where the captured payload stops."""
+    inside = _READERS[kind](space, at, end)
+    # The shortest inner packet is an IPv4 header.
+    inside.good &= (inside.at >= at) & (inside.at + 20 <= end)
+    return inside
+
+
+def _by_version(space: Space, at: I64) -> U16:
+    """EtherType by the first four bits of an IP header; 0 for neither."""
+    version = space.array[at] >> 4
+    return np.where(version == 4, IP4, np.where(version == 6, IP6, 0)).astype(np.uint16)
+
+
+def _none(n: int) -> U32:
+    return np.zeros(n, np.uint32)
+
+
+def _vxlan(space: Space, at: I64, end: I64) -> Inside:
+    h = space.gather(at, 8)  # RFC 7348 §5: flags with the I bit, 24 reserved bits, VNI
+    vni = h[:, 4:8].copy().view(">u4").reshape(-1) >> 8
+    good = (at + 8 <= end) & (h[:, 0] & 0x08 != 0) & (h[:, 7] == 0)
+    return Inside(good, at + 8, np.full(len(at), ETHERNET_INSIDE, np.uint16), vni.astype(np.uint32))
+
+
+def _geneve(space: Space, at: I64, end: I64) -> Inside:
+    h = space.gather(at, 8)  # RFC 8926 §3.4
+    protocol = h[:, 2:4].copy().view(">u2").reshape(-1).astype(np.uint16)
+    vni = h[:, 4:8].copy().view(">u4").reshape(-1) >> 8
+    good = (at + 8 <= end) & (h[:, 0] >> 6 == 0) & np.isin(protocol, (0x6558, IP4, IP6))
+    protocol[protocol == 0x6558] = ETHERNET_INSIDE
+    return Inside(good, at + 8 + (h[:, 0] & 63).astype(np.int64) * 4, protocol, vni.astype(np.uint32))
+
+
+def _gtp(space: Space, at: I64, end: I64) -> Inside:
+    h = space.gather(at, 12)  # 3GPP TS 29.281 §5.1: version 1, protocol type GTP, message type 255 (G-PDU)
+    good = (at + 8 <= end) & (h[:, 0] >> 4 == 3) & (h[:, 1] == 255)
+    here = at + np.where(h[:, 0] & 7, 12, 8)
+    todo = np.flatnonzero(good & (h[:, 0] & 4 != 0) & (h[:, 11] != 0))
+    for _ in range(_EXTENSIONS):
+        todo = todo[here[todo] < end[todo]]
+        if not len(todo):
+            break
+        size = space.array[here[todo]].astype(np.int64) * 4  # §5.2.1: length in units of four bytes
+        good[todo[size == 0]] = False
+        here[todo] += size
+        todo = todo[(size > 0) & (here[todo] <= end[todo])]
+        todo = todo[space.array[here[todo] - 1] != 0]
+    good[todo] = False
+    protocol = _by_version(space, np.minimum(here, end))
+    return Inside(good & (protocol != 0), here, protocol, _none(len(at)))
+
+
+def _teredo(space: Space, at: I64, end: I64) -> Inside:
+    here = at.copy()
+    h = space.gather(here, 4)  # RFC 4380 §5.1.1: authentication, then origin indication, both optional
+    signed = (h[:, 0] == 0) & (h[:, 1] == 1)
+    here += np.where(signed, 13 + h[:, 2].astype(np.int64) + h[:, 3], 0)
+    here = np.minimum(here, end)
+    h = space.gather(here, 4)
+    here = np.minimum(here + np.where((h[:, 0] == 0) & (h[:, 1] == 0), 8, 0), end)
+    good = space.array[here] >> 4 == 6
+    return Inside(good, here, np.full(len(at), IP6, np.uint16), _none(len(at)))
+
+
+def _l2tp(space: Space, at: I64, end: I64) -> Inside:
+    word = space.numbers(">u2")
+    flags = word[at].astype(np.int64)  # RFC 2661 §3.1: data messages of version 2
+    good = (flags & 0x800F) == 2
+    here = at + 6 + np.where(flags & 0x4000, 2, 0) + np.where(flags & 0x0800, 4, 0)
+    here = np.minimum(here, end)
+    here = np.minimum(here + np.where(flags & 0x0200, 2 + word[here].astype(np.int64), 0), end)
+    return _ppp(space, good, here, end)
+
+
+def _ppp(space: Space, good: Mask, here: I64, end: I64) -> Inside:
+    """A PPP frame without flags: address and control may be left out, the protocol may be one byte (RFC 1661 §6.5)."""
+    word = space.numbers(">u2")
+    here = np.minimum(here + np.where(word[here] == 0xFF03, 2, 0), end)
+    short = space.array[here] & 1 == 1
+    number = np.where(short, space.array[here], word[here])
+    protocol = np.where(number == 0x21, IP4, np.where(number == 0x57, IP6, 0)).astype(np.uint16)
+    return Inside(good & (protocol != 0), here + np.where(short, 1, 2), protocol, _none(len(here)))
+
+
+def _gre(space: Space, at: I64, end: I64) -> Inside:
+    h = space.gather(at, 8)
+    flags = h[:, 0].astype(np.int64) << 8 | h[:, 1]
+    version = flags & 7
+    protocol = (h[:, 2].astype(np.uint16) << np.uint16(8)) | h[:, 3]
+    checksum, key, sequence = flags & 0x8000 != 0, flags & 0x2000 != 0, flags & 0x1000 != 0  # RFC 2784, RFC 2890
+    key_at = at + 4 + np.where(checksum, 4, 0)
+    ident = np.where(key & (version == 0), space.numbers(">u4")[key_at], 0).astype(np.uint32)
+    here = key_at + np.where(key, 4, 0) + np.where(sequence, 4, 0)
+    good = (at + 4 <= end) & (flags & 0x4000 == 0) & (here <= end)
+    here = np.minimum(here, end)
+    kind = np.full(len(at), encap.GRE, np.uint8)
+    out = Inside(good, here, protocol, ident, kind)
+
+    pptp = np.flatnonzero((version == 1) & (protocol == 0x880B))  # RFC 2637 §4.1: an acknowledgment may follow
+    if len(pptp):
+        start = np.minimum(here[pptp] + np.where(flags[pptp] & 0x80, 4, 0), end[pptp])
+        ppp = _ppp(space, good[pptp], start, end[pptp])
+        out.good[pptp], out.at[pptp], out.protocol[pptp], kind[pptp] = ppp.good, ppp.at, ppp.protocol, encap.PPTP
+    out.good &= (version == 0) | (kind == encap.PPTP)
+    # ERSPAN (draft-foschiano-erspan §4): type I has no header and no GRE sequence, II has 8 bytes, III has 12 or 20.
+    mirrored = np.flatnonzero(((protocol == 0x88BE) | (protocol == 0x22EB)) & (version == 0))
+    if len(mirrored):
+        e = space.gather(here[mirrored], 12)
+        third = protocol[mirrored] == 0x22EB
+        bare = ~third & ~sequence[mirrored]
+        session = ((e[:, 2].astype(np.uint32) << np.uint32(8)) | e[:, 3]) & np.uint32(0x3FF)
+        out.good[mirrored] &= bare | (e[:, 0] >> 4 == np.where(third, 2, 1))
+        out.ident[mirrored] = np.where(bare, 0, session)
+        out.at[mirrored] += np.where(bare, 0, np.where(third, np.where(e[:, 11] & 1, 20, 12), 8))
+        kind[mirrored] = encap.ERSPAN
+    known = np.isin(protocol, (IP4, IP6, MPLS_TYPE))
+    ethernet = np.isin(protocol, (0x6558, 0x88BE, 0x22EB))
+    out.good &= known | ethernet | (kind == encap.PPTP)
+    out.protocol[ethernet] = ETHERNET_INSIDE
+    return out
+
+
+def _ip_in_ip(space: Space, at: I64, end: I64) -> Inside:
+    protocol = _by_version(space, at)
+    return Inside(protocol != 0, at.copy(), protocol, _none(len(at)))
+
+
+def _etherip(space: Space, at: I64, end: I64) -> Inside:
+    good = space.numbers(">u2")[at] == 0x3000  # RFC 3378 §3: version 3, the rest zero
+    return Inside(np.asarray(good, np.bool_), at + 2, np.full(len(at), ETHERNET_INSIDE, np.uint16), _none(len(at)))
+
+
+def _mpls_in_ip(space: Space, at: I64, end: I64) -> Inside:
+    return Inside(np.ones(len(at), np.bool_), at.copy(), np.full(len(at), MPLS_TYPE, np.uint16), _none(len(at)))
+
+
+_READERS: dict[int, Callable[[Space, I64, I64], Inside]] = {
+    encap.VXLAN: _vxlan, encap.GENEVE: _geneve, encap.GTP: _gtp, encap.TEREDO: _teredo, encap.L2TP: _l2tp,
+    encap.GRE: _gre, encap.IPIP: _ip_in_ip, encap.SIX: _ip_in_ip, encap.ETHERIP: _etherip, encap.MPLS: _mpls_in_ip,
+}
