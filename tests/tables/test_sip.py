@@ -13,6 +13,7 @@ from netdiag.tables import Tables
 from netdiag.tables.packets import FRAGMENT
 from netdiag.tables.schema import schema
 from netdiag.tables.sip import SipMessage
+from netdiag.tables.sip_details import SipDetails, added
 
 A, B = "192.0.2.1", "198.51.100.2"
 INVITE = (
@@ -31,6 +32,11 @@ def sent(*payloads: bytes, source_port: int = 5060, port: int = 5060, wire: int 
     return world([Datagram(float(i), A, source_port, B, port, p, wire) for i, p in enumerate(payloads)])
 
 
+def whole(tables: Tables) -> pl.DataFrame:
+    """The SIP table with the details of all messages."""
+    return added(tables, tables.sip, [name for name in schema(SipDetails) if name != "message"])
+
+
 def reasons(tables: Tables) -> dict[str, int]:
     return {a.reason: a.count for a in tables.anomalies()}
 
@@ -39,7 +45,7 @@ def test_every_field_of_a_request() -> None:
     payload = message(*INVITE, "Content-Type: application/sdp", "Session-Expires: 1800", "Expires: 10", body="v=0\r\n")
     tables = sent(payload)
     assert tables.sip.schema == schema(SipMessage)
-    row = tables.sip.row(0, named=True)
+    row = whole(tables).row(0, named=True)
     assert row == {
         "message": 0,
         "packet": 0,
@@ -68,6 +74,7 @@ def test_every_field_of_a_request() -> None:
         "expires": 90,
         "user_agent": "phone 1",
         "reason_header": None,
+        "has_reason": False,
         "session_expires": "1800",
         "sdp_offset": len(payload) - 5,
         "size": len(payload),
@@ -85,7 +92,7 @@ def test_response_compact_forms_folding_case_and_blanks() -> None:
         b"f: <sip:a@x.example>\r\n\t;tag=1\r\n"
         b"T : sip:b@x.example;tag=2\r\ni: id\r\ncSEQ: 3  INVITE \r\nSERVER: s\r\nx: 90\r\nl: 0\r\n\r\n"
     )
-    row = sent(text).sip.row(0, named=True)
+    row = whole(sent(text)).row(0, named=True)
     got = [
         row[k]
         for k in (
@@ -134,7 +141,7 @@ def test_what_only_looks_like_sip_is_an_anomaly() -> None:
 
 def test_missing_headers_are_null_and_counted() -> None:
     tables = sent(b"OPTIONS sip:b@b.example SIP/2.0\r\nCSeq: 99999999999 OPTIONS\r\n\r\n")
-    row = tables.sip.row(0, named=True)
+    row = whole(tables).row(0, named=True)
     assert [row[k] for k in ("call_id", "from_uri", "to_uri", "via", "cseq", "cseq_method")] == [None] * 5 + ["OPTIONS"]
     assert reasons(tables) == {
         "message without Call-ID": 1,
@@ -207,12 +214,13 @@ def test_columns_and_text_parser_agree() -> None:
     numbers = ["1 INVITE", "  2   INVITE ", "3", "INVITE", "4294967296 INVITE", "5 INVITE x", "007 ACK"]
     rng = random.Random(5)
     rows = [(rng.choice(addresses), rng.choice(vias), rng.choice(numbers)) for _ in range(300)]
-    data = sent(
+    tables = sent(
         *(
             message("OPTIONS sip:b@b.example SIP/2.0", f"From: {a}", f"Via: {v}", f"CSeq: {n}", "Call-ID: x", "To: y")
             for a, v, n in rows
         )
-    ).sip
+    )
+    data = whole(tables)
     assert data.select("from_uri", "from_tag").rows() == [decode.address(a.strip()) for a, _, _ in rows]
     assert data.select("via", "branch").rows() == [decode.via(v.strip()) for _, v, _ in rows]
     assert data.select("cseq", "cseq_method").rows() == [decode.cseq(n.strip()) for _, _, n in rows]

@@ -11,6 +11,7 @@ from netdiag.tables import Tables
 from netdiag.tables.calls import Call, Media
 from netdiag.tables.registrations import Registration
 from netdiag.tables.schema import schema
+from netdiag.tables.calls import named
 from netdiag.tables.sip import Transaction
 
 A, P, B = ("192.0.2.1", 5060), ("198.51.100.2", 5060), ("203.0.113.3", 5060)
@@ -106,7 +107,7 @@ def test_answered_call() -> None:
     assert (call["hops"], call["from_tag"], call["to_tag"], call["midstream"]) == (1, "a", "b", False)
     assert (call["post_dial_delay_s"], call["duration_s"]) == (pytest.approx(0.5), pytest.approx(10))
     assert (call["ack_ns"], call["end_ns"]) == (2_600_000_000, 12_000_000_000)
-    assert call["reason_header"] == "Q.850;cause=16"
+    assert named(world(answered()))["reason_header"].to_list() == ["Q.850;cause=16"]
     assert call["messages"] == list(range(8))
 
 

@@ -6,13 +6,17 @@ remembered; what differs from call to call (addresses, ports) is on the lines be
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 MEDIA_LIMIT = 64
 """Media lines read in one body (practice)."""
 CANDIDATE_LIMIT = 256
 """Candidates read in one media section (practice)."""
+WORD_LIMIT = 255
+"""Longest address, codec or other word that is believed (RFC 1035 §2.3.4: the longest host name); what each media line
+repeats must not be long."""
+FORMAT_LIMIT = 128
+"""Payload types of one media line: there are no more (RFC 3550 §5.1, seven bits)."""
 MEMO = 1 << 12
 """Media sections remembered (practice)."""
 MEMO_BYTES = 4096
@@ -26,7 +30,6 @@ STATIC = {
     28: "nv/90000", 31: "H261/90000", 32: "MPV/90000", 33: "MP2T/90000", 34: "H263/90000",
 }
 """Payload types that need no rtpmap (RFC 3551 tables 4 and 5)."""
-
 
 
 class Attributes(NamedTuple):
@@ -73,33 +76,8 @@ _memo: dict[str, Attributes] = {}
 _codec_memo: dict[tuple[str, str], tuple[tuple[int, ...], tuple[str, ...]]] = {}
 
 
-_USUAL = re.compile(
-    rb"v=0\r\no=[!-~]+ [!-~]+ [!-~]+ IN IP[46] ([!-~]+)\r\ns=[ -~]*\r\nc=IN IP[46] ([!-.0-~]+)\r\nt=[ -~]*\r\n"
-    rb"m=([!-~]+) (\d{1,5}) ([!-~]+) ([\d ]+)\r\n((?:a=[ -~]*\r\n)*)")
-"""What nearly every call sends: one media line, one connection line, plain ASCII. Anything else takes the long way."""
-_usual_memo: dict[tuple[bytes, bytes, bytes, bytes], MediaLine] = {}
-
-
 def parse(body: bytes) -> Session:
     """Reads a body up to its first line that is no SDP line (the end of a multipart piece)."""
-    usual = _USUAL.fullmatch(body)
-    if usual is None or int(usual[4]) >= 65535:
-        return _parse(body)
-    origin, address, kind, number, protocol, formats, rest = usual.groups()
-    known = _usual_memo.get((kind, protocol, formats, rest))
-    if known is None:
-        session = _parse(body)
-        if len(rest) <= MEMO_BYTES and len(session.media) == 1 and b"\na=rtcp" not in b"\n" + rest:
-            if len(_usual_memo) >= MEMO:
-                _usual_memo.clear()
-            _usual_memo[kind, protocol, formats, rest] = session.media[0]
-        return session
-    port = int(number)
-    line = known._replace(address=address.decode(), port=port, rtcp_port=port + 1 if port else None)
-    return Session(origin.decode(), (line,), "")
-
-
-def _parse(body: bytes) -> Session:
     head, *sections = body.decode("utf-8", "replace").replace("\r\n", "\n").split("\nm=", MEDIA_LIMIT + 1)
     odd = ""
     if len(sections) > MEDIA_LIMIT:
@@ -109,7 +87,7 @@ def _parse(body: bytes) -> Session:
     at = head.find("\no=")
     if at >= 0:
         fields = head[at + 3 :].partition("\n")[0].split()
-        origin = fields[5] if len(fields) >= 6 else None
+        origin = _word(fields[5]) if len(fields) >= 6 else None
     session = _attributes(head) if "\na=" in head else _SILENT._replace(address=_connection(head))
     media = []
     for section in sections:
@@ -128,13 +106,18 @@ def _parse(body: bytes) -> Session:
 
 def _connection(head: str) -> str | None:
     at = head.find("\nc=")
-    fields = head[at + 3 :].partition("\n")[0].split() if at >= 0 else ()
-    return fields[2].partition("/")[0] if len(fields) >= 3 else None
+    fields = head[at + 3 :].partition("\n")[0].split(None, 3) if at >= 0 else ()
+    return _word(fields[2].partition("/")[0]) if len(fields) >= 3 else None
+
+
+def _word(text: str) -> str | None:
+    """The same, or None where it is too long for a name or an address."""
+    return text if len(text) <= WORD_LIMIT else None
 
 
 def _media(line: str, text: str, own: Attributes, session: Attributes) -> MediaLine | None:
     fields = line.split(None, 3)
-    if len(fields) < 3:
+    if len(fields) < 3 or len(fields[0]) > WORD_LIMIT or len(fields[2]) > WORD_LIMIT:
         return None
     number = fields[1].partition("/")[0]
     if not number.isascii() or not number.isdigit() or len(number) > 5 or int(number) > 65535:
@@ -157,7 +140,8 @@ def _codecs(formats: str, text: str, rtpmap: dict[int, str]) -> tuple[tuple[int,
     key = (formats, text)
     known = _codec_memo.get(key)
     if known is None:
-        types = tuple(int(f) for f in formats.split() if f.isascii() and f.isdigit() and len(f) <= 3)[:128]
+        numbers = (int(f) for f in formats.split() if f.isascii() and f.isdigit() and len(f) <= 3)
+        types = tuple(dict.fromkeys(numbers))[:FORMAT_LIMIT]
         known = types, tuple(rtpmap.get(t) or STATIC.get(t, "") for t in types)
         if len(text) + len(formats) <= MEMO_BYTES:
             if len(_codec_memo) >= MEMO:
@@ -189,7 +173,7 @@ def _attributes(text: str) -> Attributes:
             name = name.strip()
             if name == "rtpmap":
                 number, _, codec = value.strip().partition(" ")
-                if number.isascii() and number.isdigit() and len(number) <= 3:
+                if number.isascii() and number.isdigit() and len(number) <= 3 and len(codec) <= WORD_LIMIT:
                     rtpmap.setdefault(int(number), codec.strip())
             elif name in DIRECTIONS:
                 direction = name
@@ -198,7 +182,7 @@ def _attributes(text: str) -> Attributes:
                 fields = value.split(None, 6)
                 if len(candidates) >= CANDIDATE_LIMIT:
                     excess = True
-                elif len(fields) > 4 and fields[4] not in candidates[-8:]:
+                elif len(fields) > 4 and len(fields[4]) <= WORD_LIMIT and fields[4] not in candidates[-8:]:
                     candidates.append(fields[4])
             elif name == "ice-ufrag":
                 ice = True
@@ -209,9 +193,9 @@ def _attributes(text: str) -> Attributes:
             elif name == "ptime":
                 ptime = _number(value, 65535)
         elif kind == "c=" and address is None:
-            fields = line[2:].split()
+            fields = line[2:].split(None, 3)
             if len(fields) >= 3:
-                address = fields[2].partition("/")[0]
+                address = _word(fields[2].partition("/")[0])
         elif line and line[1:2] != "=":
             break
     return Attributes(address, direction, rtpmap, rtcp, mux, ptime, ice, tuple(candidates), excess)

@@ -20,12 +20,21 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-PAD = 32
-"""Zero bytes that must stand behind the last message: no read goes further."""
+PAD = 80
+"""Zero bytes that must stand behind the last message: no read goes further (64 for ``bits``, and a word)."""
 
-NAMES: dict[str, tuple[str, ...]] = {
+CORE: dict[str, tuple[str, ...]] = {
     "call_id": ("call-id", "i"),
     "cseq": ("cseq",),
+    "from": ("from", "f"),
+    "to": ("to", "t"),
+    "via": ("via", "v"),
+    "reason": ("reason",),
+    "content_type": ("content-type", "c"),
+    "content_length": ("content-length", "l"),
+}
+"""Header fields of every message that are looked at: key to full name and compact form."""
+DETAILS: dict[str, tuple[str, ...]] = {
     "from": ("from", "f"),
     "to": ("to", "t"),
     "via": ("via", "v"),
@@ -35,16 +44,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "server": ("server",),
     "reason": ("reason",),
     "session_expires": ("session-expires", "x"),
-    "content_type": ("content-type", "c"),
-    "content_length": ("content-length", "l"),
 }
-"""Header fields that are looked for: key to full name and compact form."""
-
-FIELDS = tuple(NAMES)
+"""Header fields that are read for the few messages somebody asks about."""
 
 _LF, _CR, _SP, _TAB, _COLON = 10, 13, 32, 9, 58
-_TRIM = 4
-"""Blanks that are dropped in columns; longer runs are rare and go one by one."""
 _BLANKS_COLON = re.compile(rb"[ \t]*:")
 
 
@@ -70,30 +73,41 @@ def _words(name: str) -> tuple[Words, Words, Words]:
     return case_words, mask_words, value_words
 
 
-def _tables() -> tuple[U8, list[list[Name]]]:
-    """First two bytes of a line to 0 (unwanted), 1..n (a field, compact form) or n + 1 + k (group k of full names)."""
-    first = np.zeros(1 << 16, np.uint8)
-    groups: dict[str, list[Name]] = {}
-    for field, names in enumerate(NAMES.values()):
-        for name in names:
-            if len(name) == 1:
-                for c in _either_case(name):
-                    for after in ":", " ", "\t":
-                        first[ord(c) | ord(after) << 8] = field + 1
-            else:
-                groups.setdefault(name[:2], []).append((field, len(name), *_words(name)))
-    for k, prefix in enumerate(groups):
-        for c in _either_case(prefix):
-            first[ord(c[0]) | ord(c[1]) << 8] = len(NAMES) + 1 + k
-    return first, list(groups.values())
+_BLANK_CR, _BLANK_LF, _FOLDED = 255, 254, 253
+"""Codes of lines that are no header: an empty one (if a line feed follows the CR), and the rest of a folded one."""
 
 
-_FIRST, _GROUPS = _tables()
+class Wanted:
+    """Names compiled for the search: the first two bytes of a line to a code.
+
+    Codes: 0 unwanted, 1..n a field in compact form, n + 1 + k group k of full names, and the three above.
+    """
+
+    def __init__(self, names: dict[str, tuple[str, ...]]) -> None:
+        self.fields = tuple(names)
+        self.first = np.zeros(1 << 16, np.uint8)
+        groups: dict[str, list[Name]] = {}
+        for field, forms in enumerate(names.values()):
+            for name in forms:
+                if len(name) == 1:
+                    for c in _either_case(name):
+                        for after in ":", " ", "\t":
+                            self.first[ord(c) | ord(after) << 8] = field + 1
+                else:
+                    groups.setdefault(name[:2], []).append((field, len(name), *_words(name)))
+        for k, prefix in enumerate(groups):
+            for c in _either_case(prefix):
+                self.first[ord(c[0]) | ord(c[1]) << 8] = len(names) + 1 + k
+        self.groups = list(groups.values())
+        every = np.arange(256) << 8
+        self.first[_SP | every] = self.first[_TAB | every] = _FOLDED
+        self.first[_LF | every] = _BLANK_LF
+        self.first[_CR | _LF << 8] = _BLANK_CR
 
 
 @dataclass(slots=True)
 class HeaderTable:
-    """Positions in the buffer; arrays over messages, ``begin``/``end`` also over FIELDS (first axis)."""
+    """Positions in the buffer; arrays over messages, ``begin``/``end`` also over the wanted fields (first axis)."""
 
     begin: I64
     end: I64
@@ -102,90 +116,86 @@ class HeaderTable:
     """Where the start line ends, CR LF excluded."""
     head_end: I64
     """Where the body starts; -1 where no empty line ends the header."""
+    changed: Mask
+    """Bytes of the message were changed: a folded header, or a CR alone."""
 
 
-def find_headers(data: U8, start: I64, end: I64) -> HeaderTable:
+def find_headers(data: U8, start: I64, end: I64, wanted: Wanted) -> HeaderTable:
     """Header values of the messages ``data[start[i]:end[i]]``; the first header of a name wins.
 
     One line feed must stand between messages and behind the last, then PAD zero bytes.
     ``data`` is written to: line ends inside a folded header become spaces, a CR alone becomes LF.
     """
     n = len(start)
+    changed = np.zeros(n, np.bool_)
     feeds = np.flatnonzero(data == _LF)
     returns = data == _CR
     if np.count_nonzero(returns) != np.count_nonzero(data[feeds - 1] == _CR):  # a CR alone ends a line, as in Wireshark
-        data[np.flatnonzero(returns[:-1] & (data[1:] != _LF))] = _LF
+        alone = np.flatnonzero(returns[:-1] & (data[1:] != _LF))
+        data[alone] = _LF
+        changed[np.searchsorted(start, alone, side="right") - 1] = True
         feeds = np.flatnonzero(data == _LF)
-    low = np.searchsorted(feeds, start)
-    message = np.repeat(np.arange(n), np.diff(low, append=len(feeds)))
-    limit = end[message]
-    after, behind = data[feeds + 1], data[feeds + 2]
-    inside = feeds + 1 < limit
-    blank = inside & ((after == _LF) | ((after == _CR) & (behind == _LF) & (feeds + 2 < limit)))
-    empty_line = np.full(n, len(feeds))
-    rows = np.flatnonzero(blank)[::-1]
-    empty_line[message[rows]] = rows
-    head_end = np.full(n, -1, np.int64)
-    has = empty_line < len(feeds)
-    at = empty_line[has]
-    head_end[has] = feeds[at] + np.where(after[at] == _LF, 2, 3)
+    while True:
+        pair = np.ndarray((len(data) - 1,), "<u2", data, 0, (1,))
+        code = wanted.first[pair[feeds + 1]]
+        hits = np.flatnonzero(code)
+        at, code = feeds[hits], code[hits]
+        low = np.searchsorted(at, start)
+        message = np.repeat(np.arange(n), np.diff(low, append=len(at)))
+        limit = end[message]
+        blank = ((code == _BLANK_LF) & (at + 1 < limit)) | (
+            (code == _BLANK_CR) & (at + 2 < limit) & (data[at + 2] == _LF))
+        rows = np.flatnonzero(blank)[::-1]
+        empty_line = np.full(n, len(data))
+        empty_line[message[rows]] = at[rows]
+        head_end = np.full(n, -1, np.int64)
+        head_end[message[rows]] = at[rows] + np.where(code[rows] == _BLANK_LF, 2, 3)
+        head = (at + 1 < limit) & (at < empty_line[message])
+        folded = at[head & (code == _FOLDED)]
+        if not len(folded):
+            break
+        data[folded] = _SP
+        data[folded[data[folded - 1] == _CR] - 1] = _SP
+        changed[np.searchsorted(start, folded, side="right") - 1] = True
+        feeds = np.flatnonzero(data == _LF)
 
-    head = inside & (np.arange(len(feeds)) < empty_line[message])
-    folded = head & ((after == _SP) | (after == _TAB))
-    if folded.any():
-        at = feeds[folded]
-        data[at] = _SP
-        data[at[data[at - 1] == _CR] - 1] = _SP
-        keep = ~folded
-        feeds, message, head, after, behind = feeds[keep], message[keep], head[keep], after[keep], behind[keep]
-        low = np.searchsorted(feeds, start)
-    line_end = np.append(feeds[1:], 0)
+    line_end = np.append(feeds[1:], len(data) - PAD)[hits]
     line_end -= data[line_end - 1] == _CR
-    first_line_end = feeds[low] - ((data[feeds[low] - 1] == _CR) & (feeds[low] > start))
+    first_feed = np.append(feeds, len(data) - PAD)[np.searchsorted(feeds, start)]
+    first_line_end = first_feed - ((data[first_feed - 1] == _CR) & (first_feed > start))
 
-    code = _FIRST[after.astype(np.uint16) | behind.astype(np.uint16) << 8]
-    code[~head] = 0
-    wanted = np.flatnonzero(code)
-    field, value = _names(data, feeds[wanted] + 1, line_end[wanted], code[wanted])
+    keep = np.flatnonzero(head & (code < _FOLDED))
+    at, line_end, code, message = at[keep], line_end[keep], code[keep], message[keep]
+    field, value = _names(data, at + 1, line_end, code, wanted)
     real = np.flatnonzero(field >= 0)[::-1]
-    begin, stop = np.zeros((len(FIELDS), n), np.int64), np.full((len(FIELDS), n), -1, np.int64)
-    at, lines = field[real], wanted[real]
-    first, last = _trim(data, value[real], line_end[lines])
-    begin[at, message[lines]] = first
-    stop[at, message[lines]] = last
-    return HeaderTable(begin, stop, first_line_end, head_end)
+    shape = len(wanted.fields), n
+    begin, stop = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    first, last = _trim(data, value[real], line_end[real])
+    place = field[real], message[real]
+    begin[place], stop[place] = first, last
+    return HeaderTable(begin, stop, first_line_end, head_end, changed)
 
 
 def _trim(data: U8, begin: I64, end: I64) -> tuple[I64, I64]:
     """Without blanks at both ends."""
     begin = np.minimum(begin, end)
-    for _ in range(_TRIM):
-        blank = (begin < end) & ((data[begin] == _SP) | (data[begin] == _TAB))
-        if not blank.any():
-            break
-        begin = begin + blank
-    else:
-        for i in np.flatnonzero(blank).tolist():
-            value = data[begin[i] : end[i]].tobytes()
-            begin[i] += len(value) - len(value.lstrip(b" \t"))
-    for _ in range(_TRIM):
-        blank = (begin < end) & ((data[end - 1] == _SP) | (data[end - 1] == _TAB))
-        if not blank.any():
-            break
-        end = end - blank
-    else:
-        for i in np.flatnonzero(blank).tolist():
-            end[i] = begin[i] + len(data[begin[i] : end[i]].tobytes().rstrip(b" \t"))
+    before, after = data[begin], data[end - 1]
+    for i in np.flatnonzero(((before == _SP) | (before == _TAB)) & (begin < end)).tolist():
+        value = data[begin[i] : end[i]].tobytes()
+        begin[i] += len(value) - len(value.lstrip(b" \t"))
+    for i in np.flatnonzero(((after == _SP) | (after == _TAB)) & (begin < end)).tolist():
+        end[i] = begin[i] + len(data[begin[i] : end[i]].tobytes().rstrip(b" \t"))
     return begin, end
 
 
-def _names(data: U8, line: I64, line_end: I64, code: U8) -> tuple[I64, I64]:
+def _names(data: U8, line: I64, line_end: I64, code: U8, wanted: Wanted) -> tuple[I64, I64]:
     """Field index (-1: another header after all) and value position of each candidate line."""
-    field = np.where(code <= len(NAMES), code.astype(np.int64) - 1, -1)
+    fields = len(wanted.fields)
+    field = np.where(code <= fields, code.astype(np.int64) - 1, -1)
     width = np.ones(len(line), np.int64)
     word = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
-    for k, names in enumerate(_GROUPS):
-        rows = np.flatnonzero(code == len(NAMES) + 1 + k)
+    for k, names in enumerate(wanted.groups):
+        rows = np.flatnonzero(code == fields + 1 + k)
         if not len(rows):
             continue
         first = word[line[rows]]
@@ -198,14 +208,12 @@ def _names(data: U8, line: I64, line_end: I64, code: U8) -> tuple[I64, I64]:
             width[rows[same]] = size
     colon = line + width
     odd = np.flatnonzero((field >= 0) & (data[colon] != _COLON))
-    if len(odd):
-        text = data.tobytes()
-        for i in odd.tolist():
-            match = _BLANKS_COLON.match(text, int(colon[i]), int(line_end[i]))
-            if match:
-                colon[i] = match.end() - 1
-            else:
-                field[i] = -1
+    for i in odd.tolist():
+        match = _BLANKS_COLON.match(data[colon[i] : line_end[i]].tobytes())
+        if match:
+            colon[i] += match.end() - 1
+        else:
+            field[i] = -1
     field[colon >= line_end] = -1  # the message ends inside the name
     value = colon + 1
     value += data[value] == _SP

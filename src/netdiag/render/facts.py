@@ -16,6 +16,7 @@ from netdiag.render import words
 from netdiag.render.frames import TLS_VERSIONS
 from netdiag.render.listing import Column, Listing, Row, field
 from netdiag.render.timeline import endpoint
+from netdiag.tables.calls import named
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -137,7 +138,7 @@ def _first(title: str, *names: str) -> Column:
 
 
 def _calls(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
-    return tables.calls.sort("invite_ns", "call"), [
+    return named(tables).sort("invite_ns", "call"), [
         *_when(tables.calls, "invite_ns", tables), field("STATE", "state"), field("CODE", "status", True),
         field("FROM", "from_uri"), field("TO", "to_uri"), _seconds("SETUP", "post_dial_delay_s"),
         _seconds("TALK", "duration_s"), Column("FRAME", lambda r: next(iter(r["frames"]), None), True),

@@ -11,6 +11,7 @@ import polars as pl
 
 from netdiag.render import words
 from netdiag.tables import packets as p
+from netdiag.tables.sip_details import added
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -67,10 +68,15 @@ def _of(frame: pl.DataFrame, column: str, rows: list[int]) -> list[dict[str, Any
 
 
 def _sip(tables: Tables, rows: list[int]) -> Iterator[tuple[int, Said]]:
-    messages = _of(tables.sip, "packet", rows)
+    messages = with_lines(tables, tables.sip.filter(pl.col("packet").is_in(rows))).to_dicts()
     offers = sdp_notes(tables, rows) if any(m["sdp_offset"] is not None for m in messages) else {}
     for m in messages:
         yield m["packet"], Said(sip_text(m), "; ".join([*offers.get(m["message"], ()), *_sip_notes(m)]))
+
+
+def with_lines(tables: Tables, messages: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the SIP table with what their start lines say."""
+    return added(tables, messages, ("uri", "reason"))
 
 
 def sip_text(message: dict[str, Any]) -> str:

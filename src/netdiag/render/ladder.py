@@ -19,6 +19,7 @@ from netdiag.render.escape import mermaid as for_mermaid
 from netdiag.render.escape import plain
 from netdiag.render.layout import clip
 from netdiag.render.timeline import Entry, endpoint, fold, timeline
+from netdiag.tables.sip_details import detail
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -74,11 +75,11 @@ def of_call(tables: Tables, call_id: str) -> list[Ladder]:
 
 
 def _call(tables: Tables, call_id: str, point: str, messages: pl.DataFrame) -> Ladder:
-    from netdiag.render.frames import sdp_notes, sip_text
+    from netdiag.render.frames import sdp_notes, sip_text, with_lines
     captures, frames = tables.packets.locate(messages["packet"].to_list())
     notes = sdp_notes(tables, messages["packet"].to_list())
     steps = []
-    for m, frame in zip(messages.to_dicts(), frames.tolist(), strict=True):
+    for m, frame in zip(with_lines(tables, messages).to_dicts(), frames.tolist(), strict=True):
         key = (m["source"], m["source_port"], m["destination"], m["destination_port"], m["method"], m["status"],
                m["cseq"], m["cseq_method"], m["branch"], m["to_tag"])
         label = m["method"] or sip_text(m).removesuffix(" (INVITE)")  # what most answers in a call belong to
@@ -94,8 +95,8 @@ def _call(tables: Tables, call_id: str, point: str, messages: pl.DataFrame) -> L
                           int(tables.packets.locate([e["packet"]])[1][0]), ("icmp", e["source"], e["destination"],
                                                                            e["name"], e["quoted_destination_port"])))
     path = tables.captures[int(captures[0])].path if len(captures) else ""
-    first = messages.row(0, named=True)
-    about = f"From {first['from_uri'] or '?'} to {first['to_uri'] or '?'}"
+    first = detail(tables, messages["message"][0])
+    about = f"From {first.from_uri or '?'} to {first.to_uri or '?'}"
     return _ladder(f"Call {call_id}", about, point, path, steps)
 
 

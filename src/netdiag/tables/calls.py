@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.tables.schema import U16, U32, empty, schema
+from netdiag.tables.sip_details import added
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
 from netdiag.tables.transactions import with_hop
 
@@ -27,8 +28,6 @@ class Call:
     call: U32
     point: str
     call_id: str
-    from_uri: str | None
-    to_uri: str | None
     from_tag: str | None
     to_tag: str | None
     """Tag of the answering side; None before an answer."""
@@ -53,7 +52,8 @@ class Call:
     """Final status of the INVITE."""
     bye_by: str | None
     """"caller" or "callee"."""
-    reason_header: str | None
+    reason_message: U32 | None
+    """The first BYE, CANCEL or failure with a Reason header (``sip_details`` has its text)."""
     invite_message: U32 | None
     answer_message: U32 | None
     bye_message: U32 | None
@@ -181,7 +181,7 @@ def build(tables: Tables) -> pl.DataFrame:
     callee, hops = _path(data, call, count, asked_mask, lead, answered)
     caller_tag = taken(data["from_tag"], lead)
     first_reply = _least(ringing, final)
-    reason = first_of(call, count, data["reason_header"].is_not_null().to_numpy() & (
+    reason = first_of(call, count, data["has_reason"].to_numpy() & (
         method["BYE"] | method["CANCEL"] | (setup & (status >= 300))))
     cut = np.zeros(count, np.bool_)
     cut[call[data["cut"].to_numpy()]] = True
@@ -189,13 +189,12 @@ def build(tables: Tables) -> pl.DataFrame:
     bye_tag = taken(data["from_tag"], bye)
     return pl.DataFrame({
         "call": np.arange(count), "point": taken(data["point"], lead), "call_id": taken(data["call_id"], lead),
-        "from_uri": taken(data["from_uri"], lead), "to_uri": taken(data["to_uri"], lead),
         "from_tag": caller_tag, "to_tag": taken(data["to_tag"], answered),
         "caller": taken(data["client"], lead), "callee": callee, "hops": hops,
         "transport": taken(data["transport"], lead), "state": pl.Series(state.tolist(), dtype=pl.String),
         "invite_ns": ns[lead], "ringing_ns": _at(ns, ringing), "answer_ns": _at(ns, answered),
         "ack_ns": _at(ns, acked), "end_ns": _at(ns, gone), "status": pl.Series(final_status).replace(0, None),
-        "reason_header": taken(data["reason_header"], reason),
+        "reason_message": taken(data["message"], reason),
         "invite_message": taken(message, asked), "answer_message": taken(message, answered),
         "bye_message": taken(message, bye), "messages": lists(call, count, message),
         "post_dial_delay_s": _seconds(ns, asked, first_reply), "duration_s": _seconds(ns, answered, gone),
@@ -204,6 +203,13 @@ def build(tables: Tables) -> pl.DataFrame:
         bye_by=pl.when(pl.col("bye")).then(
             pl.when(pl.col("bye_tag").eq_missing(pl.col("from_tag"))).then(pl.lit("caller")).otherwise(pl.lit("callee"))),
     ).select(pl.col(name).cast(dtype) for name, dtype in schema(Call).items())
+
+
+def named(tables: Tables) -> pl.DataFrame:
+    """``Tables.calls`` with ``from_uri``, ``to_uri`` and ``reason_header`` as the messages have them."""
+    calls = tables.calls.with_columns(first_message=pl.col("messages").list.first())
+    calls = added(tables, calls, ("from_uri", "to_uri"), "first_message").drop("first_message")
+    return added(tables, calls, ("reason_header",), "reason_message").drop("reason_message")
 
 
 def _setup(data: pl.DataFrame, call: I64, count: int, is_invite: Mask, request: Mask, bare: Mask) -> Mask:

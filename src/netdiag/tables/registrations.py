@@ -9,10 +9,14 @@ import polars as pl
 
 from netdiag.decode import sip as decode
 from netdiag.tables.schema import U16, U32, empty, schema
+from netdiag.tables.sip_details import added, details
 from netdiag.tables.sip_groups import taken
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
+
+READ_BYTES = 1 << 28
+"""Bytes of 2xx headers that are read again for the binding of a Contact among several, in all (practice: a minute)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +58,23 @@ def build(tables: Tables) -> pl.DataFrame:
     if not len(data):
         return empty(Registration)
     sip = tables.sip
-    asked = sip.select("ts_ns", "packet", "flow", "contact", "expires", "source", "source_port", "destination",
-                       "destination_port")[data["request"]]
+    asked = sip.select("ts_ns", "packet", "flow", "source", "source_port", "destination", "destination_port")[
+        data["request"]].hstack(details(tables, data["request"], ("contact", "expires", "to_uri")).drop("message"))
     final = data["final_message"].cast(pl.Int64).fill_null(-1).to_numpy()
+    answers = added(tables, data.select("final_message"), ("contact", "expires"), "final_message")
     contact = asked["contact"].to_list()
     uri = [decode.contact_uri(c) for c in contact]
     status = data["status"].to_list()
+    budget = _Budget(tables)
     granted = [
-        _granted(tables, row, u, header, seconds) if row >= 0 and code is not None and 200 <= code < 300 else None
+        _granted(budget, row, u, header, seconds) if row >= 0 and code is not None and 200 <= code < 300 else None
         for row, u, header, seconds, code in zip(
-            final.tolist(), uri, taken(sip["contact"], final).to_list(), taken(sip["expires"], final).to_list(),
-            status, strict=True)
+            final.tolist(), uri, answers["contact"].to_list(), answers["expires"].to_list(), status, strict=True)
     ]
+    budget.close()
     expires = asked["expires"]
-    out = data.select("transaction", "point", "call_id", "cseq", "transport", "status",
-                      aor=pl.col("to_uri").fill_null("").str.split(";").list.first()).with_columns(
+    out = data.select("transaction", "point", "call_id", "cseq", "transport", "status").with_columns(
+        aor=asked["to_uri"].fill_null("").str.split(";").list.first(),
         registration=pl.int_range(pl.len(), dtype=pl.UInt32),
         ts_ns=asked["ts_ns"], contact_uri=pl.Series(uri, dtype=pl.String),
         instance=pl.Series([decode.contact_instance(c) for c in contact], dtype=pl.String),
@@ -81,16 +87,39 @@ def build(tables: Tables) -> pl.DataFrame:
     return out.select(pl.col(name).cast(dtype) for name, dtype in schema(Registration).items())
 
 
-def _granted(tables: Tables, message: int, uri: str | None, contact: str | None, expires: int | None) -> int | None:
+class _Budget:
+    """Reads headers again, READ_BYTES in all, and tells of those that it did not."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._left = READ_BYTES
+        self._left_out: list[int] = []
+
+    def head(self, message: int) -> str:
+        """Header of a row of ``Tables.sip`` as Latin-1; "" where the budget is used up."""
+        packet, offset, length = self._tables.sip.select("packet", "raw_offset", "raw_length").row(message)
+        size = min(length, decode.HEAD_LIMIT)
+        if size > self._left:
+            self._left_out.append(packet)
+            return ""
+        self._left -= size
+        return self._tables.packets.space.read(offset, size).decode("latin-1")
+
+    def close(self) -> None:
+        if self._left_out:
+            self._tables.anomaly_log.add(
+                "registrations", "answers with several Contacts that were not all read: lifetime not known",
+                self._left_out[0], len(self._left_out))
+
+
+def _granted(budget: _Budget, message: int, uri: str | None, contact: str | None, expires: int | None) -> int | None:
     """Lifetime that a 2xx gives to the binding of ``uri``; None where it lists others only."""
     if uri is None or uri == "*" or contact is None:
         return expires
     if _same(decode.contact_uri(contact), uri):
         return expires
-    offset, length = tables.sip.select("raw_offset", "raw_length").row(message)
     common: int | None = None
-    head = tables.packets.space.read(offset, min(length, decode.HEAD_LIMIT)).decode("latin-1")
-    for name, value in decode.header_lines(head):
+    for name, value in decode.header_lines(budget.head(message)):
         if name == "expires":
             common = decode.number(value)
         elif name in ("contact", "m"):

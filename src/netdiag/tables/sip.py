@@ -1,4 +1,4 @@
-"""SIP messages, over UDP and over TCP."""
+"""SIP messages, over UDP and over TCP: what identifies each. ``sip_details`` has the other header fields."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.tables.flows import address_texts
+from netdiag.tables.packets import FORWARD
 from netdiag.tables.schema import U16, U32, schema
 from netdiag.tables.sip_chunk import decode_chunk, finish
 from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
@@ -37,32 +38,17 @@ class SipMessage:
     """"udp" or "tcp"."""
     method: str | None
     """Request method; None for a response."""
-    uri: str | None
-    """Request-URI; None for a response."""
     status: U16 | None
     """Response code; None for a request."""
-    reason: str | None
     call_id: str | None
     cseq: U32 | None
     cseq_method: str | None
-    from_uri: str | None
-    """addr-spec of From, without display name and parameters."""
     from_tag: str | None
-    to_uri: str | None
     to_tag: str | None
-    via: str | None
-    """Topmost Via value."""
     branch: str | None
     """Branch of the topmost Via."""
-    contact: str | None
-    """First Contact value (header value, raw)."""
-    expires: U32 | None
-    """Expires header, or the expires parameter of the first Contact, which wins (RFC 3261 §10.2.1.1)."""
-    user_agent: str | None
-    """User-Agent or Server."""
-    reason_header: str | None
-    """Reason (RFC 3326)."""
-    session_expires: str | None
+    has_reason: bool
+    """A Reason header (RFC 3326) is there."""
     sdp_offset: int | None
     """Where the SDP body starts in the message, bytes; None without SDP."""
     size: U32
@@ -70,7 +56,7 @@ class SipMessage:
     cut: bool
     """Not all of the message was captured: missing fields are unknown, not absent."""
     retransmission: bool
-    """Same identity (method/status, Call-ID, CSeq, branch, To tag, source, destination) seen before at this point."""
+    """Same identity (method/status, Call-ID, CSeq, branch, To tag, flow, direction) seen before."""
     raw_offset: int
     """Where the message starts in the capture's address space (``packets.space``)."""
     raw_length: U32
@@ -95,9 +81,6 @@ class Transaction:
     transport: str
     to_tag: str | None
     """To tag of the request: set for requests inside a dialog."""
-    uri: str | None
-    from_uri: str | None
-    to_uri: str | None
     request_messages: tuple[U32, ...]
     """Message rows of the request and its retransmissions."""
     response_messages: tuple[U32, ...]
@@ -126,6 +109,8 @@ class Transaction:
     response_s: float | None
     """Request to first response, seconds."""
 
+
+
 CHUNK_BYTES = 1 << 22
 """Message bytes decoded together: bounds the memory of a pass, and stays near the cache (measured)."""
 CHUNK_MESSAGES = 1 << 15
@@ -137,17 +122,21 @@ def build(tables: Tables) -> pl.DataFrame:
     streams = stream_messages(tables)
     if streams is not None:
         parts.append(_messages(tables, streams))
-    data = pl.concat(parts)
+    data = pl.concat(parts) if len(parts) > 1 else parts[0]
     if streams is not None:
         data = data.sort("packet", maintain_order=True)
-    identity = pl.struct(
-        "point", "method", "status", "call_id", "cseq", "cseq_method", "branch", "to_tag",
-        "source", "source_port", "destination", "destination_port", "transport",
-    )
     return data.with_columns(
         message=pl.int_range(pl.len(), dtype=pl.UInt32),
-        retransmission=~identity.is_first_distinct(),
+        retransmission=_repeated(tables, data),
     ).select(list(schema(SipMessage)))
+
+
+def _repeated(tables: Tables, data: pl.DataFrame) -> pl.Series:
+    """Messages that came before in the same flow and direction."""
+    flags = tables.packets.flags[data["packet"].to_numpy()]
+    identity = data.select("flow", "method", "status", "call_id", "cseq", "cseq_method", "branch", "to_tag",
+                           way=pl.Series(flags & FORWARD))
+    return ~identity.select(pl.struct(pl.all()).is_first_distinct()).to_series()
 
 
 def _messages(tables: Tables, pieces: Pieces) -> pl.DataFrame:
@@ -164,7 +153,7 @@ def _messages(tables: Tables, pieces: Pieces) -> pl.DataFrame:
     wanted = {k: v for k, v in schema(SipMessage).items() if k not in ("message", "retransmission")}
     if not parts:
         return pl.DataFrame(schema=wanted)
-    data = finish(tables, pl.concat(parts))
+    data = finish(tables, parts)
     return (
         data.hstack(_endpoints(tables, data["packet"].to_numpy()))
         .with_columns(transport=pl.lit(pieces.transport))

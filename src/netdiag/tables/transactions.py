@@ -61,11 +61,10 @@ def build(tables: Tables) -> pl.DataFrame:
     asked_ns = taken(ns, asked)
     delay = (taken(ns, replied) - asked_ns) / 1e9
     out = data.select("point", "call_id", "cseq", "branch", "client", "client_port", "server", "server_port",
-                      "transport", "from_uri", "to_uri", "key", "cseq_method")[head].with_columns(
+                      "transport", "key", "cseq_method")[head].with_columns(
         transaction=pl.int_range(count, dtype=pl.UInt32),
         method=pl.col("cseq_method"),
         to_tag=taken(data["to_tag"], asked),
-        uri=taken(data["uri"], asked),
         request_messages=lists(codes[request], count, message.filter(request)),
         response_messages=lists(codes[~request], count, message.filter(~request)),
         final_message=taken(data["message"], decided),

@@ -39,6 +39,7 @@ from netdiag.tables.addresses import routable
 from netdiag.tables.contacts import contact_host
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
+from netdiag.tables.sip_details import detail, details
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
@@ -76,7 +77,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         least = f"{settings['min_sends']:.0f} times or more"
         return clear(f"{len(answered)} answered INVITEs; {len(repeated)} send their 2xx {least}, "
                      "none beyond what loss explains")
-    finals = tables.sip["contact"].gather(answered["final_message"])
+    finals = details(tables, answered["final_message"], ("contact",))["contact"]
     pairs = zip(finals.to_list(), answered["server"].to_list(), answered["call_id"].to_list(), strict=True)
     examined = Counter(host for host, _ in {(contact_host(contact) or server, call) for contact, server, call in pairs})
     return found(occurrences, population="answered calls", examined={(host,): n for host, n in examined.items()})
@@ -130,7 +131,8 @@ class _Context:
         if series is None:
             return None
         first = series.finals[0]
-        target = contact_host(first.contact) or t.server
+        contact = detail(self._tables, first.message).contact
+        target = contact_host(contact) or t.server
         end_ns, bye_by, bye = self._calls.get((t.point, t.call_id), (None, None, None))
         lasted = (end_ns - first.ts_ns) / 1e9 if end_ns is not None and bye_by else None
         deltas = ", ".join(f"{(m.ts_ns - first.ts_ns) / 1e9:.1f}" for m in series.finals)
@@ -138,7 +140,7 @@ class _Context:
         cited = [m.packet for m in series.finals]
         if series.stray:
             wrong = series.stray[0]
-            reasons.append(f"the ACK goes to {wrong.destination}:{wrong.destination_port} ({wrong.uri}), "
+            reasons.append(f"the ACK goes to {wrong.destination}:{wrong.destination_port} ({self._uri(wrong)}), "
                            f"not to {t.server}")
             cited += [m.packet for m in series.stray]
         elif series.arriving:
@@ -152,6 +154,7 @@ class _Context:
             reasons.append(f"BYE by the {bye_by} {lasted:.1f} s after the first {t.status} (64 times T1)")
             cited.append(int(self._tables.sip["packet"][bye]))
         away, frames = self._elsewhere(t, series) if detailed else ("", [])
+        timed = bool(away) and not frames  # the 2xx is missing at a point that ran at that time
         if not away and series.stray and routable(t.server) and not routable(series.stray[0].destination):
             away = f"{series.stray[0].destination} cannot be reached from a public network (RFC 1918)"
         if away:
@@ -164,16 +167,20 @@ class _Context:
             summary=f"{t.server} repeats its {t.status} {len(series.finals)} times; the ACK should go to {target}"
                     + (f", and the call ends after {lasted:.1f} s." if lasted is not None else "."),
             confidence=confidence, reasons=tuple(reasons),
-            evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "sip.contact": first.contact or ""})
+            evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "sip.contact": contact or ""})
             if detailed else (),
             scope={"sip.contact": target, "destination.ip": t.server}, flows=(first.flow,),
             keys=frozenset({f"call:{t.call_id}", f"host:{t.server}"}), absence=not away,
-            constant=lasted if cut else None, start_ns=first.ts_ns, end_ns=end_ns or series.finals[-1].ts_ns,
+            clock=timed, constant=lasted if cut else None, start_ns=first.ts_ns,
+            end_ns=end_ns or series.finals[-1].ts_ns,
             alternatives=(
                 Alternative("the Contact of the 2xx cannot be reached", f"it names {target}, which {text}",
                             "" if series.stray else "no ACK to another place is seen"),
                 Alternative("the 2xx does not reach the caller", "it would look the same next to the answering side",
                             "an ACK was sent" if series.stray or series.arriving else "only its own side can tell")))
+
+    def _uri(self, message: SipMessage) -> str | None:
+        return detail(self._tables, message.message).uri
 
     def _elsewhere(self, t: Transaction, series: _Series) -> tuple[str, list[int]]:
         """What another point adds: a clause, and the packets there."""
@@ -183,7 +190,7 @@ class _Context:
         for point in self._tables.points:
             acks = self._acks.get((point, t.call_id, t.cseq), []) if point != t.point else []
             if acks and acks[0].branch not in here:
-                place = f"{acks[0].destination}:{acks[0].destination_port} ({acks[0].uri})"
+                place = f"{acks[0].destination}:{acks[0].destination_port} ({self._uri(acks[0])})"
                 return f"at {point} the ACK leaves for {place} and is not seen at {t.point}", [a.packet for a in acks]
         lost = self._twins.missing_at([m.message for m in series.finals])
         return (f"the {t.status} is not seen at {lost}, where other messages of the path are", []) if lost else ("", [])

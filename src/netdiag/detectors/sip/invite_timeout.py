@@ -38,6 +38,7 @@ from netdiag.model import (
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import Transaction
+from netdiag.tables.sip_details import detail
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
@@ -140,7 +141,8 @@ class _Context:
             reasons.append(f"none of it is seen at {lost_at}, where other requests of {t.client} to {t.server} are")
         if errors or lost_at:
             confidence = Confidence.CONFIRMED
-        aor = {f"aor:{t.to_uri}"} if t.to_uri else set()
+        to_uri = detail(self._tables, t.request_messages[0]).to_uri if detailed else None
+        aor = {f"aor:{to_uri}"} if to_uri else set()
         return Occurrence(
             subject=t.call_id, group=(t.client, t.server),
             title="" if t.method == "INVITE" else f"No response to {t.method} until its timer ran out",
@@ -150,7 +152,7 @@ class _Context:
                                                      "destination.ip": t.server}) if detailed else (),
             scope={"source.ip": t.client, "destination.ip": t.server}, flows=(flow,),
             keys=frozenset({f"call:{t.call_id}", f"host:{t.server}", *aor}), absence=not (errors or lost_at),
-            start_ns=t.first_ns, end_ns=t.last_ns, alternatives=(
+            clock=bool(lost_at) and not errors, start_ns=t.first_ns, end_ns=t.last_ns, alternatives=(
                 Alternative("the server is down or the address is wrong", seen, "" if heard is None else
                             "it does speak SIP in this capture"),
                 Alternative("its answers get lost on the way back", "the same picture from here",
