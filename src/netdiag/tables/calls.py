@@ -12,7 +12,7 @@ import polars as pl
 from netdiag.tables.schema import U16, U32, empty, schema
 from netdiag.tables.sip_details import added
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
-from netdiag.tables.transactions import with_hop
+from netdiag.tables.sip_hops import hop_messages
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -121,14 +121,15 @@ Mask = npt.NDArray[np.bool_]
 
 def call_messages(tables: Tables) -> tuple[pl.DataFrame, I64, int]:
     """Messages of INVITE dialogs with ``call`` (the row in ``Tables.calls``), those numbers, and how many calls."""
-    data = with_hop(tables.sip)
-    codes, count = group_codes(data, ["point", "call_id"])
+    data = hop_messages(tables)
+    codes = data["dialog"].to_numpy()
+    count = int(codes.max()) + 1 if len(codes) else 0
     ours = np.zeros(count, np.bool_)
     ours[codes[data["cseq_method"].is_in(_INVITE_METHODS).to_numpy()]] = True
-    keep = ours[codes] if len(codes) else np.zeros(0, np.bool_)
-    renumbered = np.cumsum(ours) - 1
-    calls = renumbered[codes[keep]]
-    return data.filter(keep).with_columns(call=pl.Series(calls, dtype=pl.UInt32)), calls, int(ours.sum())
+    if not ours.all():
+        keep = ours[codes]
+        data, codes = data.filter(keep), (np.cumsum(ours) - 1)[codes[keep]]
+    return data.with_columns(call=pl.Series(codes, dtype=pl.UInt32)), codes.astype(np.int64), int(ours.sum())
 
 
 def build(tables: Tables) -> pl.DataFrame:
@@ -225,11 +226,10 @@ def _setup(data: pl.DataFrame, call: I64, count: int, is_invite: Mask, request: 
     alone = (asked < 0) & (reply >= 0) & ((again < 0) | (reply < again))
     seed = initial.copy()
     seed[reply[alone]] = True
-    key = ["call", "cseq", "from_tag"]
-    seeds = data.filter(seed).select(key).unique().with_columns(found=pl.lit(True))
-    joined = data.select(key).join(seeds, on=key, how="left", maintain_order="left", nulls_equal=True)
-    found = joined["found"].fill_null(False).to_numpy()
-    result: Mask = found & is_invite & (~request | bare)
+    codes, groups = group_codes(data, ["call", "cseq", "from_tag"])
+    found = np.zeros(groups, np.bool_)
+    found[codes[seed]] = True
+    result: Mask = found[codes] & is_invite & (~request | bare)
     return result
 
 

@@ -41,39 +41,41 @@ def build(tables: Tables) -> pl.DataFrame:
     Retransmissions give no rows, nor does the same description that comes again in one exchange (a 200
     that repeats the 183's, the next hop of a proxy that changed nothing).
     """
-    data, _, count = call_messages(tables)
+    data, call, count = call_messages(tables)
     if not count:
         return empty(Media)
-    callers = tables.calls.select("call", caller_tag="from_tag")
-    offered = (
-        data.filter(pl.col("method").is_not_null() & pl.col("sdp_offset").is_not_null())
-        .select(_EXCHANGE).unique().with_columns(asked_with_sdp=pl.lit(True))
-    )
-    asked = data.filter(pl.col("method").is_not_null()).select(_EXCHANGE).unique().with_columns(asked=pl.lit(True))
-    bodies = (
-        data.filter(
-            pl.col("sdp_offset").is_not_null() & ~pl.col("retransmission") & pl.col("cseq_method").is_in(_WITH_SDP))
-        .join(callers, on="call", how="left", maintain_order="left")
-        .join(offered, on=_EXCHANGE, how="left", maintain_order="left", nulls_equal=True)
-        .join(asked, on=_EXCHANGE, how="left", maintain_order="left", nulls_equal=True)
-    )
-    invites_without = (
-        data.filter((pl.col("method") == "INVITE") & pl.col("sdp_offset").is_null()).select("call", "from_tag").unique()
-        .with_columns(cseq_method=pl.lit("PRACK"), late_offer=pl.lit(True))
-    )
-    bodies = bodies.join(invites_without, on=["call", "from_tag", "cseq_method"], how="left", maintain_order="left",
-                         nulls_equal=True)
-    request = pl.col("method").is_not_null()
-    by_caller = request == pl.col("from_tag").eq_missing(pl.col("caller_tag"))
-    # a response answers the offer of its request; where that had none (or was not captured) see RFC 3261 §13.2.1
-    answer = pl.when(request).then(
-        (pl.col("method") == "ACK") | pl.col("late_offer").fill_null(False)
-    ).otherwise(pl.col("asked_with_sdp").fill_null(False) | pl.col("asked").is_null())
+    request = data["method"].is_not_null().to_numpy()
+    described = data["sdp_offset"].is_not_null().to_numpy()
+    codes, exchanges = group_codes(data, _EXCHANGE)
+    asked, offered = np.zeros(exchanges, np.bool_), np.zeros(exchanges, np.bool_)
+    asked[codes[request]] = True
+    offered[codes[request & described]] = True
+    wanted = described & ~data["retransmission"].to_numpy() & data["cseq_method"].is_in(_WITH_SDP).to_numpy()
+    rows = np.flatnonzero(wanted)
+    bodies = data.select("call", "call_id", "point", "message", "packet", "ts_ns", "source", "method", "cseq",
+                         "cseq_method", "from_tag", "raw_offset", "raw_length", "sdp_offset")[rows]
+    caller = tables.calls["from_tag"].gather(pl.Series(call[rows].astype(np.uint32)))
+    by_caller = request[rows] == bodies["from_tag"].eq_missing(caller).to_numpy()
+    # A response answers the offer of its request; where that had none (or was not captured) see RFC 3261 §13.2.1.
+    late = _late_offers(data, bodies)
+    answer = np.where(request[rows], (bodies["method"] == "ACK").fill_null(False).to_numpy() | late,
+                      offered[codes[rows]] | ~asked[codes[rows]])
     bodies = bodies.with_columns(
-        side=pl.when(by_caller).then(pl.lit("caller")).otherwise(pl.lit("callee")),
-        role=pl.when(answer).then(pl.lit("answer")).otherwise(pl.lit("offer")),
+        side=pl.when(pl.Series(by_caller)).then(pl.lit("caller")).otherwise(pl.lit("callee")),
+        role=pl.when(pl.Series(answer)).then(pl.lit("answer")).otherwise(pl.lit("offer")),
     )
     return _rows(tables, bodies)
+
+
+def _late_offers(data: pl.DataFrame, bodies: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """Bodies of PRACKs whose INVITE had none: they answer the offer of a reliable response (RFC 3262 §5)."""
+    out = np.zeros(len(bodies), np.bool_)
+    rows = np.flatnonzero((bodies["cseq_method"] == "PRACK").to_numpy())
+    if len(rows):
+        without = data.filter((pl.col("method") == "INVITE") & pl.col("sdp_offset").is_null())
+        late = set(without.select("call", "from_tag").iter_rows())
+        out[rows] = [key in late for key in bodies.select("call", "from_tag")[rows].iter_rows()]
+    return out
 
 
 def _rows(tables: Tables, bodies: pl.DataFrame) -> pl.DataFrame:

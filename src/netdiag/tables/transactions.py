@@ -11,12 +11,11 @@ import polars as pl
 from netdiag.tables.schema import empty, schema
 from netdiag.tables.sip import Transaction
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
+from netdiag.tables.sip_hops import hop_messages
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
-COOKIE = "z9hG4bK"
-"""Branch values that are unique begin with it (RFC 3261 §8.1.1.7)."""
 INVITES_PER_ACK = 16
 """INVITE transactions with one Call-ID and CSeq that an ACK is compared with (practice): bounds the join."""
 
@@ -33,12 +32,15 @@ def build(tables: Tables) -> pl.DataFrame:
     A transaction is known by topmost branch, CSeq and the two addresses of the hop; without the
     RFC 3261 branch by Call-ID, CSeq and From tag. Messages without Call-ID or CSeq take no part.
     """
-    sip = with_hop(tables.sip)
-    acks = sip.filter(pl.col("method") == "ACK")
+    sip = hop_messages(tables).select(
+        "message", "dialog", "point", "call_id", "cseq", "cseq_method", "method", "status", "key", "branch", "to_tag",
+        "client", "client_port", "server", "server_port", "transport", "ts_ns")
+    acks = sip.filter(pl.col("method") == "ACK").select(
+        "message", *_DIALOG, "key", *_HOP, "client_port", "server_port")
     data = sip.filter((pl.col("method") != "ACK").fill_null(True) & (pl.col("cseq_method") != "ACK"))
     if not len(data):
         return empty(Transaction)
-    codes, count = group_codes(data, [*_DIALOG, "cseq_method", "key", *_HOP, "transport"])
+    codes, count = group_codes(data, ["dialog", "cseq", "cseq_method", "key", *_HOP, "transport"])
     request = data["method"].is_not_null().to_numpy()
     codes, count = _join_detours(data, codes, count, request)
 
@@ -85,20 +87,6 @@ def build(tables: Tables) -> pl.DataFrame:
     return out.select(pl.col(name).cast(dtype) for name, dtype in schema(Transaction).items())
 
 
-def with_hop(sip: pl.DataFrame) -> pl.DataFrame:
-    """Messages that can be matched, with ``client``/``server`` of their hop and the branch or what replaces it."""
-    request = pl.col("method").is_not_null()
-    pairs = {"client": ("source", "destination"), "server": ("destination", "source"),
-             "client_port": ("source_port", "destination_port"), "server_port": ("destination_port", "source_port")}
-    return sip.filter(
-        pl.col("call_id").is_not_null() & pl.col("cseq").is_not_null() & pl.col("cseq_method").is_not_null()
-    ).with_columns(
-        *(pl.when(request).then(pl.col(a)).otherwise(pl.col(b)).alias(name) for name, (a, b) in pairs.items()),
-        key=pl.when(pl.col("branch").str.starts_with(COOKIE)).then(pl.col("branch"))
-        .otherwise(pl.concat_str(pl.lit("from "), pl.col("from_tag").fill_null(""))),
-    )
-
-
 def _join_detours(data: pl.DataFrame, codes: I64, count: int, request: Mask) -> tuple[I64, int]:
     """Joins responses that came from, or went to, another address than the request's with their request.
 
@@ -135,10 +123,9 @@ def _acks(transactions: pl.DataFrame, acks: pl.DataFrame) -> pl.Series:
     count = len(transactions)
     invites = transactions.filter(pl.col("method") == "INVITE").select(
         "transaction", *_DIALOG, "key", *_HOP, "client_port", "server_port")
-    sent = acks.select("message", *_DIALOG, "key", *_HOP, "client_port", "server_port")
     hop = [*_DIALOG, "key", *_HOP]
-    direct = sent.join(invites.unique(hop, keep="first", maintain_order=True), on=hop).select("message", "transaction")
-    rest = sent.join(direct, on="message", how="anti")
+    direct = acks.join(invites.unique(hop, keep="first", maintain_order=True), on=hop).select("message", "transaction")
+    rest = acks.join(direct, on="message", how="anti")
     few = invites.filter(pl.int_range(pl.len()).over(_DIALOG) < INVITES_PER_ACK)
     same_client, same_server = pl.col("client") == pl.col("client_i"), pl.col("server") == pl.col("server_i")
     exact = (same_client & (pl.col("client_port") == pl.col("client_port_i"))) | (
