@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from netdiag.capture.records import NO_PACKET, Records
 from netdiag.capture.space import Space
-from netdiag.decode import encap, hep, ip, link, transport, tunnels
+from netdiag.decode import encap, hep, ip, link, plain, transport, tunnels
 
 IPV4, IPV6, CUT, FRAGMENT, BAD, FIRST_FRAGMENT = 1, 2, 4, 8, 32, 128
 """Bits of the column ``flags``, as ``tables.packets`` documents them."""
@@ -30,6 +30,7 @@ TCP_COLUMNS: dict[str, str] = {"row": "u4", "seq": "u4", "ack": "u4", "window": 
 Columns = dict[str, npt.NDArray[Any]]
 I64 = npt.NDArray[np.int64]
 U16 = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -86,41 +87,50 @@ class Decoded:
             self.tcp[known:] = [{name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}]
 
     def _block(self, space: Space, records: Records, out: Columns) -> U16 | None:
-        n = len(records.offset)
-        known = len(self.tcp)
+        n, known = len(records.offset), len(self.tcp)
         out["ts"][:] = records.ts
-        end = records.offset + records.captured
-        wire_end = records.offset + records.wire
         out["flags"][records.captured < records.wire] = CUT
-        at, protocol, path = records.offset, np.zeros(n, np.uint16), None
-        links = np.unique(records.link).tolist()
-        if len(links) == 1:
-            network = link.decode(space, links[0], records.offset, records.captured, self.paths)
-            at, protocol, path = network.at, network.protocol, network.path
-        else:
-            at = at.copy()
-            for one in links:
-                mine = np.flatnonzero(records.link == one)
-                network = link.decode(space, one, records.offset[mine], records.captured[mine], self.paths)
-                at[mine], protocol[mine] = network.at, network.protocol
-                if network.path is not None:
-                    path = np.zeros(n, np.uint16) if path is None else path
-                    path[mine] = network.path
-        self._count_skipped(records, protocol)
-        six = protocol == link.IP6
-        rows = np.flatnonzero(six | (protocol == link.IP4))
-        wrapping = Wrapping(path, n)
-        if len(rows):
-            whole = len(rows) == n
-            net = ip.decode(space, at if whole else at[rows], end if whole else end[rows],
-                            wire_end if whole else wire_end[rows], six if whole else six[rows], self.addresses)
-            bad = int((~net.good).sum())
-            if bad:
-                self.skipped["malformed or cut IP header"] += bad
-            self.packets(space, out, slice(None) if whole else rows, net, end if whole else end[rows], wrapping)
+        done, path = None, None
+        rows: I64 | None = None
+        if int(records.link[0]) in plain.LINKS and (records.link == records.link[0]).all():
+            done, segments = plain.decode(space, records, out, self.rows)
+            if segments is not None:
+                self.tcp.append(segments)
+            rows = np.flatnonzero(~done) if done is not None else np.empty(0, np.int64)
+        if rows is None or len(rows):
+            path = self._layers(space, records, out, rows)
         if len(self.tcp) > known + 1:  # segments inside tunnels were found after those outside
             self.tcp[known:] = [ascending(self.tcp[known:])]
         self.rows += n
+        return path
+
+    def _layers(self, space: Space, records: Records, out: Columns, rows: I64 | None) -> U16 | None:
+        """Decodes frames layer by layer, all or those in ``rows``; their paths, for the whole block."""
+        n = len(records.offset)
+        if rows is not None:
+            records = Records(records.offset[rows], records.captured[rows], records.wire[rows], records.ts[rows],
+                              records.link[rows])
+        end = records.offset + records.captured
+        wire_end = records.offset + records.wire
+        at, protocol = records.offset.copy(), np.zeros(len(records.offset), np.uint16)
+        path: U16 | None = None
+        for one in np.unique(records.link).tolist():
+            mine = np.flatnonzero(records.link == one)
+            network = link.decode(space, one, records.offset[mine], records.captured[mine], self.paths)
+            at[mine], protocol[mine] = network.at, network.protocol
+            if network.path is not None:
+                path = np.zeros(n, np.uint16) if path is None else path
+                path[mine if rows is None else rows[mine]] = network.path
+        self._count_skipped(records, protocol)
+        six = protocol == link.IP6
+        inside = np.flatnonzero(six | (protocol == link.IP4))
+        wrapping = Wrapping(path, n)
+        if len(inside):
+            net = ip.decode(space, at[inside], end[inside], wire_end[inside], six[inside], self.addresses)
+            bad = int((~net.good).sum())
+            if bad:
+                self.skipped["malformed or cut IP header"] += bad
+            self.packets(space, out, inside if rows is None else rows[inside], net, end[inside], wrapping)
         return wrapping.path
 
     def _count_skipped(self, records: Records, protocol: npt.NDArray[np.uint16]) -> None:
@@ -150,29 +160,34 @@ class Decoded:
                 reason = f"link type {kind} ({name})"
             self.skipped[reason] += int(number)
 
-    def packets(self, space: Space, out: Columns, rows: I64 | slice, net: ip.Internet, end: I64,
+    def packets(self, space: Space, out: Columns, rows: I64, net: ip.Internet, end: I64,
                 wrapping: Wrapping) -> None:
         """Writes IP packets to ``rows`` of ``out``, then those inside them, as deep as tunnels go.
 
         ``end`` is where the captured bytes of each frame stop.
         """
-        for _ in range(tunnels.MAX_DEPTH):
+        for depth in range(tunnels.MAX_DEPTH + 1):
             sport, dport, payload, captured, kind = self._transport(space, out, rows, net, end, wrapping.path)
             reports = np.flatnonzero(kind == transport.HEP)
             if len(reports):
-                where = reports if isinstance(rows, slice) else rows[reports]
+                where = rows[reports]
                 self._hep(space, out, where, payload[reports], payload[reports] + captured[reports], wrapping)
-            opened = _inside(space, rows, net, sport, dport, payload, captured, self.paths, wrapping)
+            if depth == tunnels.MAX_DEPTH:
+                return
+            opened = _inside(space, rows, net, sport, dport, payload, captured, kind, self.paths, wrapping)
             if opened is None:
                 return
-            rows, at, end, wire_end, six = opened
+            rows, at, end, wire_end, six, mirrored = opened
             net = ip.decode(space, at, end, wire_end, six, self.addresses)
-            if not net.good.all():
-                good = np.flatnonzero(net.good)
-                rows, end, net = rows[good], end[good], net.take(good)
+            long = net.at + net.size > wire_end
+            # Chance finds packets in what is no tunnel, but hardly ones that fit. Mirrors cut the frames they carry.
+            good = np.flatnonzero(net.good & (mirrored | ~long))
+            if len(good) < len(rows):
+                rows, end, net, long = rows[good], end[good], net.take(good), long[good]
             wrapping.settle(rows)
+            out["flags"][rows[long]] |= CUT
 
-    def _transport(self, space: Space, out: Columns, rows: I64 | slice, net: ip.Internet, end: I64, path: U16 | None
+    def _transport(self, space: Space, out: Columns, rows: I64, net: ip.Internet, end: I64, path: U16 | None
                    ) -> tuple[U16, U16, I64, I64, npt.NDArray[np.uint8]]:
         """Ports, place, captured bytes and kind of the payload of each packet, which are also written to ``out``."""
         n = len(net.at)
@@ -203,7 +218,7 @@ class Decoded:
             captured[head[full]] = np.minimum(seg.size[full], np.maximum(end[head[full]] - seg.at[full], 0))
             segments = full[tcp[full]]
             if len(segments):
-                here = head[segments] if isinstance(rows, slice) else rows[head[segments]]
+                here = rows[head[segments]]
                 self.tcp.append({
                     "row": (here + self.rows).astype(np.uint32), "seq": seg.seq[segments], "ack": seg.ack[segments],
                     "window": seg.window[segments], "flags": seg.flags[segments], "header": seg.header[segments]})
@@ -213,7 +228,7 @@ class Decoded:
             out[name][rows] = column
         out["flags"][rows] = (out["flags"][rows] & KEPT) | flags
         for i in np.flatnonzero(net.fragment & net.good).tolist():
-            row = i if isinstance(rows, slice) else int(rows[i])
+            row = int(rows[i])
             have = min(int(net.size[i]), max(int(end[i]) - int(net.at[i]), 0))
             self.pieces.append(Piece(self.rows + row, int(net.src[i]), int(net.dst[i]), int(net.version[i]),
                                      int(net.proto[i]), int(net.frag_id[i]), int(net.piece[i]), bool(net.more[i]),
@@ -224,7 +239,7 @@ class Decoded:
         """Puts the packet that an agent reports in the place of its report."""
         found = hep.decode(space, at, end, self.addresses)
         good = np.flatnonzero(found.good)
-        rows, size = rows[good], found.size[good]
+        rows = rows[good]
         wrapping.propose(rows, self.paths.extend(wrapping.of(rows), encap.HEP, found.agent[good]))
         wrapping.settle(rows)
         timed = found.ts[good] > 0
@@ -232,8 +247,9 @@ class Decoded:
         for name in ("src", "dst", "sport", "dport"):
             out[name][rows] = getattr(found, name)[good]
         out["proto"][rows], out["ttl"][rows], out["ip_id"][rows] = 17, 0, 0
-        out["offset"][rows], out["length"][rows], out["wire"][rows] = found.at[good], size, size
-        out["kind"][rows] = transport.datagram_kind(space, found.at[good], size)
+        out["offset"][rows], out["length"][rows] = found.at[good], found.captured[good]
+        out["wire"][rows] = found.size[good]
+        out["kind"][rows] = transport.datagram_kind(space, found.at[good], found.captured[good])
         out["flags"][rows] = (out["flags"][rows] & KEPT) | np.where(found.six[good], IPV6, IPV4).astype(np.uint8)
 
 
@@ -262,11 +278,15 @@ class Wrapping:
         self.opened.append(rows)
 
 
-def _inside(space: Space, rows: I64 | slice, net: ip.Internet, sport: U16, dport: U16, payload: I64, captured: I64,
-            paths: encap.Paths, wrapping: Wrapping) -> tuple[I64, I64, I64, I64, npt.NDArray[np.bool_]] | None:
-    """(rows, place, captured end, end on the wire, is IPv6) of the IP packets inside tunnels; None without any."""
+def _inside(space: Space, rows: I64, net: ip.Internet, sport: U16, dport: U16, payload: I64, captured: I64,
+            seen: npt.NDArray[np.uint8], paths: encap.Paths, wrapping: Wrapping
+            ) -> tuple[I64, I64, I64, I64, Mask, Mask] | None:
+    """(rows, place, captured end, end on the wire, is IPv6, had an Ethernet header) of the IP packets inside tunnels.
+
+    None without any. ``seen`` is the kind of each payload.
+    """
     candidates = np.flatnonzero(tunnels.BY_PORT[dport] | tunnels.BY_PORT[sport] | tunnels.BY_PROTOCOL[net.proto])
-    candidates = candidates[net.good[candidates] & ~net.fragment[candidates]]
+    candidates = candidates[net.good[candidates] & ~net.fragment[candidates] & (seen[candidates] != transport.HEP)]
     if not len(candidates):
         return None
     udp = net.proto[candidates] == 17
@@ -280,7 +300,7 @@ def _inside(space: Space, rows: I64 | slice, net: ip.Internet, sport: U16, dport
         inside = tunnels.open_kind(space, one - 1, payload[mine], end)
         keep = np.flatnonzero(inside.good)
         mine = mine[keep]
-        where = mine if isinstance(rows, slice) else rows[mine]
+        where = rows[mine]
         path, six = wrapping.of(where), net.version[mine] == 6
         named = inside.kind[keep] if inside.kind is not None else np.full(len(keep), one - 1, np.uint8)
         for name in np.unique(named).tolist():
@@ -295,17 +315,18 @@ def _inside(space: Space, rows: I64 | slice, net: ip.Internet, sport: U16, dport
     index, at = index[order], np.concatenate([f[1] for f in found])[order]
     protocol, path = (np.concatenate([f[i] for f in found])[order] for i in (2, 3))
     end = payload[index] + captured[index]
+    mirrored = protocol == link.ETHERNET_INSIDE
     network = link.follow(space, at, protocol, end, paths, path)
     six = network.protocol == link.IP6
     keep = np.flatnonzero(six | (network.protocol == link.IP4))
     if not len(keep):
         return None
     index = index[keep]
-    where = index if isinstance(rows, slice) else rows[index]
+    where = rows[index]
     wrapping.propose(where, path[keep])
     # What the outer headers say of the length holds for what is inside; the snap length may have cut it.
     wire_end = net.at[index] + net.size[index]
-    return where, network.at[keep], end[keep], np.maximum(wire_end, end[keep]), six[keep]
+    return where, network.at[keep], end[keep], np.maximum(wire_end, end[keep]), six[keep], mirrored[keep]
 
 
 def joined(paths: list[U16 | None], sizes: list[int]) -> U16 | None:

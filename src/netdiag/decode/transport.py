@@ -70,11 +70,11 @@ def decode(space: Space, at: I64, end: I64, size: I64, tcp: npt.NDArray[np.bool_
     payload = np.maximum(wire - header, 0)
     start = np.minimum(at + header, np.maximum(end, at))
     captured = np.minimum(payload, np.maximum(end - start, 0))
-    kind = _udp_kind(h, captured)
+    kind = udp_kind(h, captured)
     kind[~whole | tcp] = NONE
     rows = np.flatnonzero(tcp & whole & (captured >= 4))
     if len(rows):
-        kind[rows] = _tcp_kind(space, start[rows])
+        kind[rows] = tcp_kind(space, start[rows])
     dns = (h["sport"] == 53) | (h["dport"] == 53)
     kind[dns & whole & (captured >= 2)] = DNS
     return Transport(good, h["sport"].astype(np.uint16), h["dport"].astype(np.uint16), start, payload, kind,
@@ -84,10 +84,11 @@ def decode(space: Space, at: I64, end: I64, size: I64, tcp: npt.NDArray[np.bool_
 
 def datagram_kind(space: Space, at: I64, captured: I64) -> npt.NDArray[np.uint8]:
     """What datagrams with payload at ``at`` look like."""
-    return _udp_kind(space.gather(at - 8, 20).view(_HEADER).reshape(-1), captured)
+    return udp_kind(space.gather(at - 8, 20).view(_HEADER).reshape(-1), captured)
 
 
-def _udp_kind(h: npt.NDArray[np.void], captured: I64) -> npt.NDArray[np.uint8]:
+def udp_kind(h: npt.NDArray[np.void], captured: I64) -> npt.NDArray[np.uint8]:
+    """What UDP payloads look like; of ``h`` the fields b0, b1, w0 and w1 are used."""
     b0, w0 = h["b0"], h["w0"]
     kind = np.zeros(len(h), np.uint8)
     kind[(b0 >> 6 == 2) & (captured >= 8)] = RTP
@@ -107,7 +108,8 @@ def _udp_kind(h: npt.NDArray[np.void], captured: I64) -> npt.NDArray[np.uint8]:
     return kind
 
 
-def _tcp_kind(space: Space, start: I64) -> npt.NDArray[np.uint8]:
+def tcp_kind(space: Space, start: I64) -> npt.NDArray[np.uint8]:
+    """What TCP payloads of four bytes or more look like."""
     head = space.gather(start, 4)
     word = head.view("<u4").reshape(-1)
     kind = np.zeros(len(start), np.uint8)
