@@ -1,79 +1,122 @@
-"""Classic pcap: both byte orders, microseconds and nanoseconds."""
+"""Classic pcap, and the variants of it that libpcap and Wireshark read.
+
+Both byte orders, microseconds and nanoseconds (pcap-savefile(5)); Ixia's with a longer file header; Kuznetzov's three
+and Nokia's with longer record headers; AIX's with other numbers of link types; versions before 2.4, and DG/UX's
+543.0, whose two lengths are the other way round. Variants that share a magic number are told as Wireshark does it
+(wiretap/libpcap.c): by which of them makes the first three records look best.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from netdiag.capture.lockstep import walk
+from netdiag.capture.chain import Layout, batches
 from netdiag.capture.records import I64, MAX_RECORD, U32, FileNotes, Mask, Records
 from netdiag.capture.space import Extent, Space
 from netdiag.errors import CaptureError
 
+_STANDARD, _MODIFIED, _IXIA = "", "modified", "Ixia"
 MAGIC = {
-    b"\xd4\xc3\xb2\xa1": ("<", 1000), b"\xa1\xb2\xc3\xd4": (">", 1000),
-    b"\x4d\x3c\xb2\xa1": ("<", 1), b"\xa1\xb2\x3c\x4d": (">", 1),
+    magic.to_bytes(4, "big" if order == ">" else "little"): (order, unit, kind)
+    for order in "<>"
+    for magic, unit, kind in (
+        (0xA1B2C3D4, 1000, _STANDARD), (0xA1B23C4D, 1, _STANDARD), (0xA1B2CD34, 1000, _MODIFIED),
+        (0x1C0001AC, 1, _IXIA), (0x1C0001AB, 1000, _IXIA))
 }
-"""First four bytes to (byte order, nanoseconds a fraction unit)."""
+"""First four bytes to (byte order, nanoseconds a fraction unit, kind of file)."""
 _HEADER = 24
-_RECORD = 16
-WINDOW = 1 << 26
-"""Bytes that are indexed before they are decoded."""
+_TRIED = 3
+"""Records by which variants are told apart: MAX_RECORDS_TO_TRY of wiretap."""
+_AIX_LINKS = {6: 1, 9: 6, 15: 10, 24: 0}
+"""RFC 1573 interface types to link types."""
+_NEVER, _ALWAYS, _MAYBE = range(3)
+"""Are the captured and the wire length the other way round? Maybe: the captured one is the smaller."""
+_RESERVED = 0x03FF0000
+
+
+@dataclass(slots=True)
+class _Form:
+    """One variant."""
+
+    name: str
+    record: int = 16
+    """Bytes of a record header."""
+    extra: str = ""
+    """What its additional fields hold: "linux" (interface, protocol, packet type) or "nokia"."""
+
+
+_PLAIN = _Form("")
+_VARIANTS = {
+    _STANDARD: (_PLAIN, _Form("modified", 24, "linux"), _Form("Nokia", 20, "nokia")),
+    _MODIFIED: (_Form("modified", 24, "linux"), _Form("modified, SMP", 28, "linux")),
+}
 
 
 def read(space: Space, extent: Extent, notes: FileNotes, path: str) -> Iterator[Records]:
-    """Batches of the records of one file; a file that breaks off says where in ``notes.damage``."""
-    order, unit = MAGIC[space.read(extent.start, 4)]
-    if extent.size < _HEADER:
-        raise CaptureError(f"{path}: the pcap file header is cut ({extent.size} of {_HEADER} bytes)")
-    snaplen, network = struct.unpack(order + "II", space.read(extent.start + 16, 8))
-    link = network & 0xFFFF  # the upper bits carry FCS information (pcap-savefile(5))
-    limit = max(MAX_RECORD, min(snaplen, 1 << 27))
-    notes.format = f"pcap ({'little' if order == '<' else 'big'}-endian, {'ns' if unit == 1 else 'µs'})"
-    begin, end = extent.start + _HEADER, extent.end
-    frames = longer = 0
-    u4 = space.numbers(order + "u4")
+    """Batches of the records of one file; a file that breaks off says where in ``notes.damage``.
 
-    while begin < end:
-        stop = min(end, begin + WINDOW)
-        starts, following = _index(space, u4, order, begin, stop, end, limit)
-        if not len(starts):
-            break
-        last = int(starts[-1])
-        if last + _RECORD > end or following > end or following < 0:
-            starts = starts[:-1]
-        head = space.gather(starts, _RECORD).view(order + "u4").reshape(-1, 4)
-        captured, wire = head[:, 2].astype(np.uint32), head[:, 3].astype(np.uint32)
+    CaptureError when the file header is cut or of a version that nobody knows.
+    """
+    order, unit, kind = MAGIC[space.read(extent.start, 4)]
+    header = _HEADER + 4 * (kind == _IXIA)
+    if extent.size < header:
+        raise CaptureError(f"{path}: the pcap file header is cut ({extent.size} of {header} bytes)")
+    major, minor, snaplen, network = struct.unpack(order + "4xHH8xII", space.read(extent.start, _HEADER))
+    if major < 2:
+        raise CaptureError(f"{path}: pcap version {major}.{minor} is not known; the oldest is 2.0")
+    swapped = _ALWAYS if (major == 2 and minor < 3) or major == 543 else _MAYBE if (major, minor) == (2, 3) else _NEVER
+    begin = extent.refill(extent.start + header)
+    link, form, padding = network & 0xFFFF, _PLAIN, 0  # the upper bits of the link carry FCS information
+    standard = kind == _STANDARD and unit == 1000
+    if standard and (major, minor) == (2, 2) and network in _AIX_LINKS:
+        form, link, unit, swapped = _Form("AIX"), _AIX_LINKS[network], 1, _ALWAYS
+        padding = 3 if link == 10 else 0  # in front of FDDI frames
+    elif kind == _MODIFIED or (standard and swapped == _NEVER):
+        form = _choose(space, order, begin, extent.end, snaplen, _VARIANTS[kind])
+    _describe(notes, kind, form, order, unit, (major, minor))
+    notes.snaplen = snaplen or None
+    if network & _RESERVED:
+        notes.notes.append(f"reserved bits of the link type are set (0x{network:08x}); {link} is what was read")
+    limit = max(MAX_RECORD, min(snaplen, 1 << 27))
+    yield from _records(space, extent, begin, notes, order, unit, form.record, swapped, limit, link, padding)
+
+
+def _records(space: Space, extent: Extent, begin: int, notes: FileNotes, order: str, unit: int, record: int,
+             swapped: int, limit: int, link: int, padding: int) -> Iterator[Records]:
+    frames = longer = 0
+    for starts in batches(_layout(space, order, record, swapped, limit), extent, begin, notes):
+        head = space.gather(starts, 16).view(order + "u4").reshape(-1, 4)
         zeros = _zeros(head)
         if zeros < len(starts):
             notes.damage = (f"zeros where frame {frames + zeros + 1} should start, at byte "
                             f"{int(starts[zeros]) - extent.start}; the rest of the file was not read")
-            starts, head, captured, wire = starts[:zeros], head[:zeros], captured[:zeros], wire[:zeros]
+            starts, head = starts[:zeros], head[:zeros]
+        captured, wire = head[:, 2].astype(np.uint32), head[:, 3].astype(np.uint32)
+        if swapped == _ALWAYS:
+            captured, wire = wire, captured
+        elif swapped == _MAYBE:
+            captured, wire = np.minimum(captured, wire), np.maximum(captured, wire)
+        front = np.minimum(captured, padding).astype(np.uint32)
         frames += len(starts)
-        longer += int((captured > snaplen).sum()) if snaplen else 0
+        longer += int((captured > notes.snaplen).sum()) if notes.snaplen else 0
         if len(starts):
             ts = head[:, 0].astype(np.int64) * 1_000_000_000 + head[:, 1].astype(np.int64) * unit
-            yield Records(starts + _RECORD, captured, np.maximum(wire, captured), ts,
+            yield Records(starts + record + front, captured - front, np.maximum(wire, captured) - front, ts,
                           np.full(len(starts), link, np.uint16))
-        if notes.damage:
-            break
-        at = last - extent.start
-        if last + _RECORD > end:
-            notes.damage = (f"cut in the record header of frame {frames + 1} at byte {at} "
-                            f"({end - last} of {_RECORD} bytes)")
-        elif following < 0:
-            notes.damage = (f"frame {frames + 1} at byte {at} claims {int(u4[last + 8])} captured bytes, "
-                            f"more than the {limit} that are believed; the rest of the file was not read")
-        elif following > end:
-            notes.damage = (f"cut in frame {frames + 1} at byte {at}: {end - last - _RECORD} of "
-                            f"{int(u4[last + 8])} captured bytes are there")
-        if notes.damage:
-            break
-        begin = following
     if longer:
-        notes.notes.append(f"{longer} frames are longer than the snap length {snaplen} that the file header states")
+        notes.notes.append(
+            f"{longer} frames are longer than the snap length {notes.snaplen} that the file header states")
+
+
+def _describe(notes: FileNotes, kind: str, form: _Form, order: str, unit: int, version: tuple[int, int]) -> None:
+    words = [form.name or kind] if form.name or kind else []
+    words += ["little-endian" if order == "<" else "big-endian", "ns" if unit == 1 else "µs"]
+    words += [] if version == (2, 4) else [f"version {version[0]}.{version[1]}"]
+    notes.format = f"pcap ({', '.join(words)})"
 
 
 def _zeros(head: U32) -> int:
@@ -85,61 +128,73 @@ def _zeros(head: U32) -> int:
     return int(twice[0]) if len(twice) else len(head)
 
 
-def _index(space: Space, u4: U32, order: str, begin: int, stop: int, end: int,
-           limit: int) -> tuple[I64, int]:
-    """Record starts in [begin, stop) and where the next one starts: -1 when the last length cannot be believed."""
+def _layout(space: Space, order: str, record: int, swapped: int, limit: int) -> Layout:
+    u4 = space.numbers(order + "u4")
+    lengths = struct.Struct(order + "II").unpack_from
+    buffer = space.view(0, len(space.array))
 
-    def advance(at: I64) -> I64:
-        size = u4[at + 8].astype(np.int64)
-        return np.where((at + _RECORD <= end) & (size <= limit), at + _RECORD + size, -1)
+    def pick(at: int) -> int:
+        first, second = lengths(buffer, at + 8)
+        return int(first if swapped == _NEVER else second if swapped == _ALWAYS else min(first, second))
 
-    epoch = int(u4[begin])
+    def size(at: int) -> int:
+        captured = pick(at)
+        return record + captured if captured <= limit else -1
 
-    def header(at: I64) -> Mask:
-        size, wire = u4[at + 8], u4[at + 12]
-        near = np.abs(u4[at].astype(np.int64) - epoch) < 86400 * 400
-        good: Mask = (size > 0) & (size <= limit) & (wire >= size) & (u4[at + 4] < 1_000_000_000) & near
-        return np.asarray(good, np.bool_)
+    def sizes(at: I64) -> I64:
+        captured = u4[at + 8].astype(np.int64)
+        return np.where(captured <= limit, record + captured, -1)
 
-    def plausible(at: I64) -> Mask:
+    def likely(at: I64, known: int) -> Mask:
         # The top byte of the captured length is zero in every believable record: the cheapest strong test.
-        good = space.array[at + (11 if order == "<" else 8)] == 0
-        good &= at + _RECORD <= end
+        good = np.asarray(space.array[at + (11 if order == "<" else 8)] == 0, np.bool_)
         index = np.flatnonzero(good)
-        index = index[header(at[index])]
-        here = at[index]
-        for _ in range(2):
-            going = here < end  # a chain that ends exactly with the file stays good
-            following = here[going] + _RECORD + u4[here[going] + 8]
-            believed = following == end
-            inside = np.flatnonzero(following + _RECORD <= end)
-            believed[inside] = header(following[inside])
-            here = here.copy()
-            here[going] = following
-            keep = np.ones(len(here), bool)
-            keep[going] = believed
-            index, here = index[keep], here[keep]
-        out = np.zeros(len(at), bool)
-        out[index] = True
-        return out
+        at = at[index]
+        captured, wire = u4[at + 8], u4[at + 12]
+        near = np.abs(u4[at].astype(np.int64) - int(u4[known])) < 86400 * 400
+        good[index] = (captured > 0) & (captured <= limit) & (wire >= captured) & (u4[at + 4] < 1_000_000_000) & near
+        return good
 
-    result = walk(begin, stop, advance, plausible)
-    if result is not None and result.next <= end:
-        return result.starts, result.next
-    return _one_by_one(space, order, begin, stop, end, limit)
+    return Layout(record, limit, size, sizes, pick, likely if swapped == _NEVER else None)
 
 
-def _one_by_one(space: Space, order: str, begin: int, stop: int, end: int, limit: int) -> tuple[I64, int]:
-    length = struct.Struct(order + "I").unpack_from
-    buffer = space.view(0, end + _RECORD)
-    starts = []
-    at = begin
-    while at < stop:
-        starts.append(at)
-        if at + _RECORD > end:
-            return np.array(starts, np.int64), at
-        size = length(buffer, at + 8)[0]
-        if size > limit:
-            return np.array(starts, np.int64), -1
-        at += _RECORD + size
-    return np.array(starts, np.int64), at
+def _choose(space: Space, order: str, begin: int, end: int, snaplen: int, forms: tuple[_Form, ...]) -> _Form:
+    """The first variant whose records look best, as Wireshark chooses."""
+    faults = [_faults(space, order, begin, end, snaplen, form) for form in forms]
+    return forms[faults.index(min(faults))]
+
+
+def _faults(space: Space, order: str, at: int, end: int, snaplen: int, form: _Form) -> int:
+    """How many things are odd about the first records, read as this variant."""
+    count = 0
+    for _ in range(_TRIED):
+        if at >= end:
+            break
+        if at + form.record > end:
+            return count + 1
+        fraction, captured, wire = struct.unpack(order + "III", space.read(at + 4, 12))
+        count += (fraction >= 1_000_000) + (captured > MAX_RECORD) + (captured > snaplen) + (wire > 1 << 27)
+        count += (captured > wire) + _EXTRA[form.extra](space.read(at + 16, form.record - 16), order)
+        if captured > MAX_RECORD:
+            break
+        at += form.record + captured
+        if at > end:
+            return count + 1
+    return count
+
+
+def _linux(extra: bytes, order: str) -> int:
+    """Interface index, protocol and packet type of Kuznetzov's patches, within what Linux had in 1999."""
+    index, protocol, kind = struct.unpack_from(order + "IHB", extra)
+    known: bool = protocol >= 0x0600 or protocol in (0x0060, 0x0200, 0x0400) or protocol <= 0x0017
+    return int(index > 10000) + int(not known) + int(kind > 4)
+
+
+def _nokia(extra: bytes, order: str) -> int:
+    """Four bytes of which only the form is known: [9b] fbf [bd] [69] 0 [12], in hexadecimal digits."""
+    text = struct.unpack(order + "I", extra)[0].to_bytes(4, "big").hex()
+    return int(not (text[0] in "9b" and text[1:4] == "fbf" and text[4] in "bd" and text[5] in "69" and text[6] == "0"
+                    and text[7] in "12"))
+
+
+_EXTRA: dict[str, Callable[[bytes, str], int]] = {"": lambda extra, order: 0, "linux": _linux, "nokia": _nokia}

@@ -46,4 +46,8 @@ class FileNotes:
     """Packets the interface or the system dropped, by the interface statistics; None without any."""
     filters: list[str] = field(default_factory=list)
     """Capture filters recorded for the interfaces."""
+    snaplen: int | None = None
+    """Snap length that the file states, the largest of its interfaces; None when it states none."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Names that the file gives to addresses; whoever wrote it resolved them, so nothing is judged by them."""
 

@@ -1,254 +1,239 @@
-"""From a path to a plain file: standard input and compressed captures become unlinked temporary files."""
+"""From a path to bytes: a plain file ready to be mapped, or a stream that is read once from its start."""
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import hashlib
-import io
-import lzma
 import os
 import stat
 import sys
-import tempfile
 import threading
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
+from netdiag.capture.interrupt import Interrupts
+from netdiag.capture.unpack import CHUNK, HEAD, compression, unpacked
 from netdiag.errors import CaptureError
 
-_CHUNK = 1 << 20
-_STEP = 64
-"""Bytes of a damaged gzip member unpacked at once, to lose none before the damage."""
-_RESERVE = 1 << 28
-"""Disk space left free when unpacking (practice)."""
-
-GZIP, ZSTD, XZ, BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh"
+_PIPE = 1 << 20
+"""Bytes asked for a pipe to hold (pipe(7): what an unprivileged process may have): fewer changes of process."""
+_BEHIND = 1 << 26
+"""Bytes behind a compressed stream in a pipe that still belong to the checksum (practice): a pipe need not end."""
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of fcntl(2), Linux
 
 
 @dataclass(slots=True)
 class Source:
-    """A plain file ready to be mapped."""
+    """An open capture."""
 
     path: str
     """As the user named it; "-" is standard input."""
     fd: int
     size: int
-    """Bytes of the plain capture."""
+    """Bytes of a plain file; 0 for a stream, until it is read."""
     stored: int
-    """Bytes of the file as it lies on disk."""
-    compression: str
-    """"" or gzip, zstd, xz, bzip2."""
+    """Bytes of the file as it lies on disk; of a pipe, those read."""
+    compression: str = ""
+    """"" or gzip, zstd, xz, bzip2, lz4."""
     damage: str = ""
     """Where unpacking broke off; what came before it is used."""
     inode: tuple[int, int] | None = None
     """Device and number of the file as stored; None for what is no file."""
+    stream: Stream | None = None
+    """Set for what cannot be mapped as it is: pipes and compressed files."""
     _hash: Any = field(default=None, repr=False)
-    _unread: bool = field(default=False, repr=False)
-    """The checksum still has to read the file."""
     _thread: threading.Thread | None = field(default=None, repr=False)
 
     def start_checksum(self, content: memoryview) -> None:
         """Reads the mapped file for its checksum, beside other work."""
-        if self._unread:
-            self._unread = False
+        if self._hash is not None:
             self._thread = threading.Thread(target=self._hash.update, args=(content,), daemon=True)
             self._thread.start()
 
     def sha256(self) -> str:
-        """Of the bytes as stored (compressed, when the file is); "" when the source was opened without checksum."""
+        """Of the bytes as stored (compressed, when the file is); "" when the source was opened without checksum, or is
+        a pipe that was not read to its end.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         return str(self._hash.hexdigest()) if self._hash is not None else ""
 
+    def finish(self) -> None:
+        """The stream was read as far as it will be: takes over what its summary needs, and closes it."""
+        if self.stream is not None:
+            self._hash = self.stream.checksum()
+            self.damage, self.stored = self.stream.damage, self.stream.input.stored
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; twice does no harm."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self.stream = -1, None
+
+
+class Input:
+    """The stored bytes of a stream, hashed and counted as they are read."""
+
+    def __init__(self, fd: int, info: os.stat_result, checksum: bool) -> None:
+        self.fd, self.count = fd, 0
+        self.pipe = not stat.S_ISREG(info.st_mode)
+        self.ended = False
+        """The end of the stored bytes was met."""
+        self.interrupts: Interrupts | None = None
+        self._size = info.st_size
+        self._digest = hashlib.sha256() if checksum else None
+        self._back = b""
+        self.behind = 0
+        """Bytes of a pipe that are still read for the checksum alone."""
+        if self.pipe:
+            import fcntl
+            with contextlib.suppress(OSError):  # sockets, terminals, and where the user's limit is reached
+                fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE)
+
+    @property
+    def stored(self) -> int:
+        return self.count if self.pipe else self._size
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, which are read again later."""
+        while len(self._back) < size and (data := os.read(self.fd, size - len(self._back))):
+            self._back += data
+        return self._back
+
+    def read(self, size: int = CHUNK) -> bytes:
+        buffer = bytearray(size)
+        got = self.readinto(memoryview(buffer))
+        return bytes(memoryview(buffer)[:got])
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Some bytes; 0 at the end. OSError when the device fails."""
+        if self._back:
+            got = min(len(self._back), len(buffer))
+            buffer[:got] = self._back[:got]
+            self._back = self._back[got:]
+        elif self.ended or (self.interrupts is not None and not self.interrupts.wait(self.fd)):
+            return 0
+        else:
+            got = os.readv(self.fd, [buffer])
+            self.ended = got == 0
+        self.count += got
+        if self._digest is not None:
+            self._digest.update(buffer[:got])
+        return got
+
+    def checksum(self) -> Any:
+        """The hash object over all stored bytes; None where a pipe still holds some that nobody wants."""
+        if self._digest is None:
+            return None
+        with contextlib.suppress(OSError):
+            while (not self.pipe or self.behind > 0) and (data := self.read()):
+                self.behind -= len(data)
+        return self._digest if self.ended or not self.pipe else None
+
+
+class Stream:
+    """The plain bytes of a pipe or of a compressed file."""
+
+    def __init__(self, source: Input, kind: str) -> None:
+        self.input, self.kind = source, kind
+        self.size = 0
+        """Plain bytes read so far."""
+        self.damage = ""
+        """Why it ended, unless it was at its end."""
+        self._chunks: Iterator[bytes] | None = unpacked(kind, source) if kind else None
+        self._rest = memoryview(b"")
+        self._ended = False
+
+    @property
+    def interrupted(self) -> bool:
+        """The user ended the stream."""
+        return self.input.interrupts is not None and self.input.interrupts.at is not None
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fills ``buffer``; fewer bytes are there only at the end."""
+        at = 0
+        read: Callable[[memoryview], int] = self._unpack if self._chunks is not None else self.input.readinto
+        while at < len(buffer) and not self._ended:
+            try:
+                got = read(buffer[at:])
+            except Exception as error:  # every decompressor has error classes of its own
+                self.damage, got = self._describe(error), 0
+            self._ended = got == 0
+            at += got
+            self.size += got
+        if at < len(buffer) and self.interrupted and self.kind:
+            self.damage = ""  # its end mark cannot be there
+        return at
+
+    def _unpack(self, buffer: memoryview) -> int:
+        while not self._rest and self._chunks is not None:
+            block = next(self._chunks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        got = min(len(buffer), len(self._rest))
+        buffer[:got] = self._rest[:got]
+        self._rest = self._rest[got:]
+        return got
+
+    def _describe(self, error: Exception) -> str:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"{self.kind or 'input'} stream is cut or damaged after {self.size} unpacked bytes ({text})"
+
+    def checksum(self) -> Any:
+        """The hash object over the stored bytes, or None, after the last ``fill``."""
+        if self._ended and not self.damage and not self.interrupted:
+            self.input.behind = _BEHIND
+        return self.input.checksum()
+
 
 def open_source(path: str, checksum: bool = True) -> Source:
     """Opens ``path``. The checksum of a plain file is taken by ``start_checksum``, once it is mapped.
 
-    CaptureError, with one clear line, when it is not a readable file with something in it.
+    CaptureError, with one clear line, when it is not readable or there is nothing in it.
     """
-    if path == "-":
-        if sys.stdin is None:
-            raise CaptureError("standard input: is closed")
-        stream: IO[bytes] = sys.stdin.buffer
-        head = stream.read(6)
-        if not head:
-            raise CaptureError("standard input: empty; expected a capture, for example from tcpdump -w -")
-        return _spool(path, _Joined(head, stream), head)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if path == "-":
+            if sys.stdin is None:
+                raise CaptureError("standard input: is closed")
+            fd = os.dup(sys.stdin.fileno())
+        else:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a closed or replaced sys.stdin
+        raise CaptureError(f"{_name(path)}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return _open(path, fd, checksum)
     except OSError as error:
-        raise CaptureError(f"{path}: {error.strerror or error}") from None
-    try:
-        info = os.fstat(fd)
-        if stat.S_ISDIR(info.st_mode):
-            raise CaptureError(f"{path}: is a directory, not a capture")
-        if not stat.S_ISREG(info.st_mode):  # a pipe or a process substitution
-            with os.fdopen(fd, "rb", closefd=False) as stream:
-                head = stream.read(6)
-                if not head:
-                    raise CaptureError(f"{path}: empty")
-                return _spooled(path, fd, _Joined(head, stream), head)
-        if info.st_size == 0:
-            raise CaptureError(f"{path}: the file is empty (0 bytes)")
-        head = os.pread(fd, 6, 0)
-        if _compression(head):
-            with os.fdopen(fd, "rb", closefd=False) as stream:
-                source = _spooled(path, fd, _Joined(b"", stream), head)
-            source.inode = info.st_dev, info.st_ino
-            return source
+        os.close(fd)
+        raise CaptureError(f"{_name(path)}: {error.strerror or error}") from None
     except BaseException:
         os.close(fd)
         raise
-    return Source(path, fd, info.st_size, info.st_size, "", inode=(info.st_dev, info.st_ino),
-                  _hash=hashlib.sha256() if checksum else None, _unread=checksum)
 
 
-def _spooled(path: str, fd: int, stream: _Joined, head: bytes) -> Source:
-    """`_spool`, after which the file itself is closed: the temporary file takes its place."""
-    source = _spool(path, stream, head)
-    os.close(fd)
-    return source
+def _name(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
-def _compression(head: bytes) -> str:
-    for magic, name in ((GZIP, "gzip"), (ZSTD, "zstd"), (XZ, "xz"), (BZIP2, "bzip2")):
-        if head.startswith(magic):
-            return name
-    return ""
-
-
-class _Joined:
-    """A stream with its first bytes put back, that hashes and counts what is read."""
-
-    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
-        self.head, self.stream, self.count, self.digest = head, stream, 0, hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        if self.head:
-            data, self.head = self.head, b""
-        else:
-            data = self.stream.read(_CHUNK if size < 0 else size)
-        self.count += len(data)
-        self.digest.update(data)
-        return data
-
-    read1 = read
-
-
-def _unpacked(kind: str, stream: _Joined) -> Iterator[bytes]:
-    """Plain chunks of a compressed stream; ends in the library's own error when it is damaged."""
-    if kind == "gzip":
-        yield from _gunzip(stream)
-        return
-    plain = io.BufferedReader(_Raw(stream), _CHUNK)
-    reader: Any
-    if kind == "zstd":
-        import zstandard
-        reader = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
-    elif kind == "xz":
-        reader = lzma.LZMAFile(plain)  # noqa: SIM115
-    elif kind == "bzip2":
-        reader = bz2.BZ2File(plain)
-    else:
-        reader = stream
-    # read1 hands over what there is before it meets the end of a stream that was cut.
-    while block := reader.read1(_CHUNK):
-        yield block
-
-
-def _gunzip(stream: _Joined) -> Iterator[bytes]:
-    """All members of a gzip file; unlike the file classes it hands out what came before a cut."""
-    codec: Any = zlib
-    with contextlib.suppress(ImportError):
-        from isal import isal_zlib as codec
-    unit = codec.decompressobj(31)  # 16 + 15: gzip framing, largest window
-    first = rest = stream.read(_CHUNK)
-    given = 0
-    while rest:
-        try:
-            block = unit.decompress(rest, _CHUNK)
-        except Exception:
-            yield from _before_error(first, given)
-            raise
-        yield block
-        given += len(block)
-        rest = unit.unconsumed_tail
-        if unit.eof:
-            rest = unit.unused_data or stream.read(_CHUNK)
-            if not rest or not rest.startswith(GZIP[: len(rest)]):
-                return  # the end, or padding behind the last member, as gzip(1) ignores it
-            unit, first, given = codec.decompressobj(31), rest, 0
-        if not rest:
-            rest, first = stream.read(_CHUNK), b""  # of a long member not all input is at hand any more
-    if not unit.eof:
-        raise EOFError("it ends before its end mark")
-
-
-def _before_error(data: bytes, given: int) -> Iterator[bytes]:
-    """What ``data``, the start of a gzip member, holds before its damage, but for the ``given`` bytes handed out
-    already: decompressors drop the last piece with the error, which is all there is of a small capture with a wrong
-    checksum.
-    """
-    unit, size = zlib.decompressobj(31), 0
-    with contextlib.suppress(zlib.error):
-        for at in range(0, len(data), _STEP):
-            saved = unit.copy()
-            try:
-                blocks: Iterable[bytes] = (unit.decompress(data[at : at + _STEP]),)
-            except zlib.error:
-                blocks = (saved.decompress(data[i : i + 1]) for i in range(at, at + _STEP))
-            for block in blocks:
-                yield block[max(0, given - size) :]
-                size += len(block)
-            if unit.eof:
-                return
-
-
-class _Raw(io.RawIOBase):
-    """A ``_Joined`` stream as the raw file that decompressors expect."""
-
-    def __init__(self, stream: _Joined) -> None:
-        self.stream, self.rest = stream, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.rest or self.stream.read(_CHUNK)
-        size = min(len(data), len(buffer))
-        buffer[:size] = data[:size]
-        self.rest = data[size:]
-        return size
-
-
-def _spool(path: str, stream: _Joined, head: bytes) -> Source:
-    kind = _compression(head)
-    with tempfile.TemporaryFile(prefix="netdiag-") as out:
-        space = os.fstatvfs(out.fileno())
-        limit = max(space.f_bavail * space.f_frsize - _RESERVE, _CHUNK)
-        size, damage = 0, ""
-        try:
-            for block in _unpacked(kind, stream):
-                if size + len(block) > limit:
-                    damage = f"unpacking stopped after {size} bytes: no more room for temporary files"
-                    break
-                out.write(block)
-                size += len(block)
-        except Exception as error:  # every decompressor has error classes of its own
-            damage = _describe(kind, size, error)
-        out.flush()
-        if size == 0:
-            raise CaptureError(f"{path}: {damage or 'empty after unpacking ' + kind}")
-        with contextlib.suppress(OSError):
-            while not damage and stream.read(_CHUNK):  # trailing bytes still belong to the checksum
-                pass
-        return Source(path, os.dup(out.fileno()), size, stream.count, kind, damage, _hash=stream.digest)
-
-
-def _describe(kind: str, size: int, error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{kind or 'input'} stream is cut or damaged after {size} unpacked bytes ({text})"
+def _open(path: str, fd: int, checksum: bool) -> Source:
+    info = os.fstat(fd)
+    if stat.S_ISDIR(info.st_mode):
+        raise CaptureError(f"{_name(path)}: is a directory, not a capture")
+    if not stat.S_ISREG(info.st_mode) or os.lseek(fd, 0, os.SEEK_CUR):  # a file that the shell has read a part of
+        stored = Input(fd, info, checksum)
+        stored.pipe = True
+        head = stored.peek(HEAD)
+        if not head:
+            raise CaptureError("standard input: empty; expected a capture, for example from tcpdump -w -"
+                               if path == "-" else f"{path}: empty")
+        kind = compression(head)
+        return Source(path, fd, 0, 0, kind, stream=Stream(stored, kind))
+    inode = info.st_dev, info.st_ino
+    if info.st_size == 0:
+        raise CaptureError(f"{_name(path)}: the file is empty (0 bytes)")
+    if kind := compression(os.pread(fd, HEAD, 0)):
+        return Source(path, fd, 0, info.st_size, kind, inode=inode, stream=Stream(Input(fd, info, checksum), kind))
+    return Source(path, fd, info.st_size, info.st_size, inode=inode, _hash=hashlib.sha256() if checksum else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from netdiag.capture.space import Space
@@ -56,6 +56,8 @@ class Datagram:
     """Bytes there."""
     given_up: str = ""
     """Why it was not put together."""
+    again: list[int] = field(default_factory=list)
+    """Rows of pieces that came again when it was whole."""
     _start: list[int] = field(default_factory=list)
     _end: list[int] = field(default_factory=list)
     _at: list[int] = field(default_factory=list)
@@ -69,14 +71,30 @@ class Result:
     odd: dict[str, list[int]] = field(default_factory=dict)
     """Reason to rows of pieces that came to nothing."""
 
+    def add(self, other: Result) -> None:
+        """Takes over what ``other`` found: fragments inside a tunnel that was itself fragmented."""
+        self.whole += other.whole
+        self.broken += other.broken
+        for reason, rows in other.odd.items():
+            self.odd.setdefault(reason, []).extend(rows)
 
-def reassemble(space: Space, pieces: list[Piece], points: list[int], times: Iterable[int] = ()) -> Result:
+    def take_missing(self) -> set[int]:
+        """Removes datagrams that lack pieces, of which more may come, and gives the rows of what is there of them."""
+        rows = {row for datagram in self.broken if datagram.given_up == MISSING for row in datagram.rows}
+        self.broken = [datagram for datagram in self.broken if datagram.given_up != MISSING]
+        if MISSING in self.odd:
+            self.odd[MISSING] = [row for row in self.odd[MISSING] if row not in rows]
+        return rows
+
+
+def reassemble(space: Space, pieces: list[Piece], points: list[int], times: Sequence[int] = ()) -> Result:
     """Datagrams of ``pieces`` (in order of time); ``points`` and ``times`` (ns) are those of each piece.
 
     Time and memory are linear in the bytes of the pieces, whatever their order.
     """
     result = Result()
     waiting: dict[tuple[int, ...], tuple[Datagram, int]] = {}
+    recent: dict[tuple[int, ...], tuple[Datagram, int]] = {}  # what was whole last, and when it began
 
     def odd(reason: str, rows: list[int]) -> None:
         result.odd.setdefault(reason, []).extend(rows)
@@ -94,7 +112,8 @@ def reassemble(space: Space, pieces: list[Piece], points: list[int], times: Iter
         if piece.captured < piece.size:
             odd(CUT, [piece.row])
         # RFC 8200 §4.5 leaves the next header out: only the first fragment's counts.
-        key = (point, piece.version, piece.src, piece.dst, piece.proto if piece.version == 4 else 0, piece.id)
+        key = (point, piece.version, piece.src, piece.dst, piece.proto if piece.version == 4 else 0, piece.id,
+               piece.path)
         found = waiting.get(key)
         if found is not None and now - found[1] > TIMEOUT_NS:
             give_up(waiting.pop(key)[0], LATE)
@@ -109,7 +128,7 @@ def reassemble(space: Space, pieces: list[Piece], points: list[int], times: Iter
             continue
         _add(space, datagram, piece)
         if datagram.have == datagram.total:
-            del waiting[key]
+            began = waiting.pop(key)[1]
             if datagram.cut:
                 give_up(datagram, CUT)
                 continue
@@ -119,9 +138,26 @@ def reassemble(space: Space, pieces: list[Piece], points: list[int], times: Iter
                 give_up(datagram, NO_ROOM)
                 continue
             result.whole.append(datagram)
-    for datagram, _ in waiting.values():
-        give_up(datagram, MISSING)
+            recent.pop(key, None)
+            recent[key] = datagram, began
+            if len(recent) > _OPEN:
+                del recent[next(iter(recent))]
+    for what, (datagram, now) in waiting.items():
+        before = recent.get(what)
+        if before is not None and 0 <= now - before[1] <= TIMEOUT_NS and _repeats(space, datagram, before[0]):
+            before[0].again += datagram.rows
+        else:
+            give_up(datagram, MISSING)
     return result
+
+
+def _repeats(space: Space, datagram: Datagram, whole: Datagram) -> bool:
+    """Is all that came of this datagram there in the other one, which has the same identification?"""
+    if datagram.cut or datagram.conflict or datagram.total not in (None, whole.total):
+        return False
+    parts = zip(datagram._start, datagram._end, datagram._at, strict=True)
+    return all(end <= whole.size and space.read(at, end - start) == space.read(whole.offset + start, end - start)
+               for start, end, at in parts)
 
 
 def _add(space: Space, datagram: Datagram, piece: Piece) -> None:

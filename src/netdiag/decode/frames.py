@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from netdiag.capture.records import NO_PACKET, Records
 from netdiag.capture.space import Space
 from netdiag.decode import encap, hep, ip, link, plain, transport, tunnels
+from netdiag.decode.store import Columns, Store
 
 IPV4, IPV6, CUT, FRAGMENT, BAD, FIRST_FRAGMENT = 1, 2, 4, 8, 32, 128
 """Bits of the column ``flags``, as ``tables.packets`` documents them."""
@@ -27,7 +27,6 @@ COLUMNS: dict[str, str] = {
 }
 TCP_COLUMNS: dict[str, str] = {"row": "u4", "seq": "u4", "ack": "u4", "window": "u2", "flags": "u1", "header": "u1"}
 
-Columns = dict[str, npt.NDArray[Any]]
 I64 = npt.NDArray[np.int64]
 U16 = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
@@ -54,37 +53,47 @@ class Piece:
 
 @dataclass(slots=True)
 class Decoded:
-    """Columns of one file, batch by batch, with what was left out.
+    """Frames of one file in columns, with what was left out.
 
     The row of a frame is its innermost IP packet; ``encap`` says what that is wrapped in.
     """
 
-    parts: list[Columns] = field(default_factory=list)
+    store: Store
+    """Columns of all files, of which those of this one begin at ``first``."""
     tcp: list[Columns] = field(default_factory=list)
+    """TCP columns of the batches; their rows count from ``first``."""
     pieces: list[Piece] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     addresses: ip.Addresses6 = field(default_factory=ip.Addresses6)
     paths: encap.Paths = field(default_factory=encap.Paths)
-    encap: list[U16 | None] = field(default_factory=list)
-    """For each part, the path of each frame; None where no frame is wrapped."""
+    encap: list[tuple[int, U16]] = field(default_factory=list)
+    """Where frames are wrapped: row of the first frame of a block, and the path of each."""
     rows: int = 0
+    first: int = 0
 
-    def add(self, space: Space, records: Records) -> None:
-        """Decodes one batch and appends it."""
-        # Columns of a whole batch: small pieces of all blocks would leave the heap in shreds.
-        batch: Columns = {name: np.zeros(len(records.offset), kind) for name, kind in COLUMNS.items()}
+    def __post_init__(self) -> None:
+        self.first = self.store.used
+
+    @property
+    def columns(self) -> Columns:
+        """Columns of this file."""
+        return self.store.rows(self.first, self.first + self.rows)
+
+    def add(self, space: Space, records: Records) -> Columns:
+        """Decodes one batch, and returns its columns."""
+        batch = self.store.take(len(records.offset))
         known = len(self.tcp)
-        paths: list[U16 | None] = []
         for begin in range(0, len(records.offset), BLOCK):
             cut = slice(begin, begin + BLOCK)
-            paths.append(self._block(space, Records(
+            path = self._block(space, Records(
                 records.offset[cut], records.captured[cut], records.wire[cut], records.ts[cut], records.link[cut]),
-                {name: column[cut] for name, column in batch.items()}))
-        self.parts.append(batch)
-        self.encap.append(joined(paths, [min(BLOCK, len(records.offset) - i * BLOCK) for i in range(len(paths))]))
+                {name: column[cut] for name, column in batch.items()})
+            if path is not None:
+                self.encap.append((self.rows - len(path), path))
         segments = self.tcp[known:]
         if len(segments) > 1:
             self.tcp[known:] = [{name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}]
+        return batch
 
     def _block(self, space: Space, records: Records, out: Columns) -> U16 | None:
         n, known = len(records.offset), len(self.tcp)
@@ -327,14 +336,6 @@ def _inside(space: Space, rows: I64, net: ip.Internet, sport: U16, dport: U16, p
     # What the outer headers say of the length holds for what is inside; the snap length may have cut it.
     wire_end = net.at[index] + net.size[index]
     return where, network.at[keep], end[keep], np.maximum(wire_end, end[keep]), six[keep], mirrored[keep]
-
-
-def joined(paths: list[U16 | None], sizes: list[int]) -> U16 | None:
-    """One column from those of several blocks; None when none of them has any."""
-    if all(path is None for path in paths):
-        return None
-    return np.concatenate([np.zeros(size, np.uint16) if path is None else path
-                           for path, size in zip(paths, sizes, strict=True)])
 
 
 def ascending(segments: list[Columns]) -> Columns:

@@ -6,16 +6,14 @@ included, is left to the layers one by one (``frames``); both ways give the same
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.records import Records
 from netdiag.capture.space import Space
 from netdiag.decode import transport, tunnels
+from netdiag.decode.store import Columns
 
-Columns = dict[str, npt.NDArray[Any]]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 

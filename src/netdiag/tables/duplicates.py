@@ -3,21 +3,25 @@
 A packet repeats another one when everything that its sender wrote is the same (addresses, ports, IP identification,
 the TCP header or the UDP payload), it comes within ``WINDOW_NS``, and its TTL is the same or lower, as behind a router.
 A retransmission is a packet of its own: it has another IP identification where the sender counts those, and it comes
-a round trip later at the earliest.
+a round trip later at the earliest. Copies of fragments are set aside one by one, before datagrams are put together.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
-from netdiag.decode.frames import Columns
-from netdiag.tables.packets import Duplicates
+from netdiag.decode.frames import FRAGMENT, REASSEMBLED, Piece
+from netdiag.decode.store import Columns
+from netdiag.tables.packets import FIN, IPV6, SYN, Duplicates
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
+Pairs = tuple[I64, I64]
 
 WINDOW_NS = 5_000_000
 """Longest time between a packet and its copy (practice)."""
@@ -32,30 +36,62 @@ _AT_ONCE, _STEP = 1 << 16, 64
 """Pairs and bytes of them compared at once."""
 
 
-def find(space: Space, columns: Columns, order: U32, flow: U32, tcp: Columns) -> Duplicates | None:
-    """Copies among the packets of each flow; ``order`` has the rows by flow, ``flow`` the flow of each row."""
+def find(space: Space, columns: Columns, order: U32, flow: U32, tcp: Columns, v6: Sequence[bytes]) -> Pairs:
+    """(row, row that it repeats) of copies among the packets of each flow.
+
+    ``order`` has the rows by flow, ``flow`` the flow of each row, ``v6`` the addresses that IPv6 columns point to.
+    """
+    # What is left of a fragment beside its datagram has no payload to compare.
+    order = order[(columns["flags"][order] & (FRAGMENT | REASSEMBLED)) != FRAGMENT]
     n = len(order)
+    none = np.empty(0, np.int64)
     if n < 2:
-        return None
+        return none, none
     key = _keys(space, columns, tcp)[order]
+    everybody = np.array([address[0] == 0xFF for address in v6] or [False])
     repeats = np.full(n, -1, np.int64)
     for back in range(1, min(REACH, n - 1) + 1):
         alike = np.flatnonzero(key[back:] == key[:-back]) + back
         alike = alike[(repeats[alike] < 0) & (flow[order[alike]] == flow[order[alike - back]])]
-        alike = alike[_equal(space, columns, order[alike], order[alike - back], tcp)]
+        alike = alike[_equal(space, columns, order[alike], order[alike - back], tcp, everybody)]
         repeats[alike] = alike - back
     copies = np.flatnonzero(repeats >= 0)
-    if not len(copies):
+    first = np.where(repeats >= 0, repeats, np.arange(n))
+    while (first[first] != first).any():  # a copy of a copy repeats the first one
+        first = first[first]
+    return order[copies].astype(np.int64), order[first[copies]].astype(np.int64)
+
+
+def together(columns: Columns, *found: Pairs) -> Duplicates | None:
+    """The table of all these copies; None without any."""
+    rows, of = (np.concatenate([pair[i] for pair in found]) for i in (0, 1))
+    if not len(rows):
         return None
-    source = repeats[copies]
-    for _ in range(REACH):  # a copy of a copy repeats the first one
-        again = repeats[source] >= 0
-        source[again] = repeats[source[again]]
-    rows, of = order[copies], order[source]
     by_row = np.argsort(rows)
     rows, of = rows[by_row], of[by_row]
     lower = columns["ttl"][rows] != columns["ttl"][of]
     return Duplicates(rows.astype(np.uint32), of.astype(np.uint32), lower.astype(np.uint8))
+
+
+def of_pieces(space: Space, columns: Columns, pieces: list[Piece], points: list[int]) -> tuple[list[Piece], Pairs]:
+    """Fragments without their copies, and the copies: a datagram would be put together from what is left of each."""
+    kept: list[Piece] = []
+    latest: dict[tuple[object, ...], Piece] = {}
+    rows, of = [], []
+    ts, ttl = columns["ts"], columns["ttl"]
+    for piece, point in zip(pieces, points, strict=True):
+        key = (point, piece.version, piece.src, piece.dst, piece.proto, piece.id, piece.start, piece.more, piece.size,
+               piece.captured)
+        before = latest.setdefault(key, piece)
+        size = min(piece.captured, _COMPARED)
+        if before is not piece and abs(int(ts[piece.row]) - int(ts[before.row])) <= WINDOW_NS \
+                and ttl[piece.row] <= ttl[before.row] and space.view(piece.at, size) == space.view(before.at, size):
+            rows.append(piece.row)
+            of.append(before.row)
+        else:
+            kept.append(piece)
+            latest[key] = piece
+    return kept, (np.array(rows, np.int64), np.array(of, np.int64))
 
 
 def _keys(space: Space, columns: Columns, tcp: Columns) -> U32:
@@ -68,32 +104,50 @@ def _keys(space: Space, columns: Columns, tcp: Columns) -> U32:
     return key
 
 
-def _equal(space: Space, columns: Columns, rows: U32, others: U32, tcp: Columns) -> Mask:
-    """Exactly: is each of ``rows`` a copy of the packet beside it in ``others``?"""
-    wait = columns["ts"][rows] - columns["ts"][others]
+def _equal(space: Space, columns: Columns, rows: U32, others: U32, tcp: Columns, everybody: Mask) -> Mask:
+    """Exactly: is each of ``rows`` a copy of the packet beside it in ``others``? ``everybody``: IPv6 multicast."""
+    wait = np.abs(columns["ts"][rows] - columns["ts"][others])  # two interfaces are not always written in order
     numbered = columns["ip_id"][rows] != 0
-    same = (wait >= 0) & (wait <= np.where(numbered, WINDOW_NS, UNNUMBERED_NS))
+    same: Mask = wait <= np.where(numbered, WINDOW_NS, UNNUMBERED_NS)
     for name in ("src", "sport", "ip_id", "wire", "length"):
         same &= columns[name][rows] == columns[name][others]
-    # Without identification and payload, a copy cannot be told from a packet sent twice (bare ACKs).
-    same &= numbered | (columns["length"][rows] > 0)
     if "encap" in columns:  # a router sends its own greetings, all alike, into each of its VLANs
-        same &= numbered | (columns["encap"][rows] == columns["encap"][others])
+        same &= numbered | (columns["encap"][rows] == columns["encap"][others]) | ~_to_many(columns, rows, everybody)
     same &= columns["ttl"][rows] <= columns["ttl"][others]
     index = np.flatnonzero(same)
     header = np.zeros(len(rows), np.int64)
+    # Without identification and payload, a copy cannot be told from a packet sent twice: bare ACKs, resets.
+    told = numbered | (columns["length"][rows] > 0)
     if len(index) and len(tcp["row"]):
-        place = np.searchsorted(tcp["row"], rows[index])
-        is_tcp = tcp["row"][np.minimum(place, len(tcp["row"]) - 1)] == rows[index]
-        mine = index[is_tcp]
-        a, b = place[is_tcp], np.searchsorted(tcp["row"], others[mine])
+        place, whole = _place(tcp, rows[index])
+        partner, its = _place(tcp, others[index])
+        same[index] &= whole == its
+        mine = index[whole & its]
+        a, b = place[whole & its], partner[whole & its]
         same[mine] = tcp["header"][a] == tcp["header"][b]
         header[mine] = tcp["header"][a]  # compared like payload: sequence numbers, flags, window, timestamps
+        # SYN and FIN are repeated after the retransmission timeout only (RFC 6298 §2.4: one second, in practice 0.2).
+        told[mine] |= (tcp["flags"][a] & (SYN | FIN)) != 0
+    same &= told
     for begin in range(0, len(index), _AT_ONCE):
         some = index[begin : begin + _AT_ONCE]
         some = some[same[some]]
         same[some] &= _same_bytes(space, columns, rows[some], others[some], header[some])
     return same
+
+
+def _place(tcp: Columns, rows: U32) -> tuple[I64, Mask]:
+    """Where these rows stand in the columns of TCP, and which do."""
+    place = np.minimum(np.searchsorted(tcp["row"], rows), len(tcp["row"]) - 1)
+    return place, tcp["row"][place] == rows
+
+
+def _to_many(columns: Columns, rows: U32, everybody: Mask) -> Mask:
+    """Are these for a multicast or broadcast address?"""
+    to, six = columns["dst"][rows], (columns["flags"][rows] & IPV6) != 0
+    many: Mask = (to >> np.uint32(28)) >= 14
+    many[six] = everybody[to[six]]
+    return many
 
 
 def _same_bytes(space: Space, columns: Columns, rows: U32, others: U32, header: I64) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 U16 = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
-_END = np.uint64((1 << 48) - 1)
+_BLOCK = 1 << 15
+"""Rows hashed at once: what is needed for that stays near the processor."""
 
 
 def partition(*keys: npt.NDArray[np.generic]) -> tuple[U32, I64, I64]:
@@ -44,40 +46,63 @@ def flows(src: U32, dst: U32, sport: U16, dport: U16, proto: npt.NDArray[np.uint
     together they have both, they are one conversation: many networks use one VLAN or tunnel for each direction.
     Rows that are not ``present`` (no IP) get the id behind the last flow, and are not in ``order``.
     """
-    rows = np.flatnonzero(present)
-    a = _end(src[rows], sport[rows])
-    b = _end(dst[rows], dport[rows])
-    low = np.minimum(a, b)
-    high = np.maximum(a, b, out=b)  # in place: eight bytes a packet count
-    low |= proto[rows].astype(np.uint64) << np.uint64(48)
-    low |= six[rows].astype(np.uint64) << np.uint64(56)
-    where = point[rows].astype(np.uint64)
+    rows = None if present.all() else np.flatnonzero(present)
+    ends: list[npt.NDArray[Any]] = [
+        column if rows is None else column[rows] for column in (src, dst, sport, dport, proto, six, point)]
+    place = None
     if path is not None:
-        where = _places(low, high, a == (low & _END), point[rows], path[rows])
-    high |= where << np.uint64(48)
-    order, start, size = _same(low, high)
-    first = np.repeat(order[start], size)
+        low, high, upward = _keys(*ends[:6])
+        place = _places(low, high, upward, ends[6], path if rows is None else path[rows])
+    different = None
+    while different is None:
+        order, start, size, different = _grouped(ends, place)
+    forward = np.zeros(len(src), np.bool_)
     flow = np.full(len(src), len(start), np.uint32)
-    number = np.repeat(np.arange(len(start), dtype=np.uint32), size)
-    flow[rows[order]] = number
-    forward = np.zeros(len(src), bool)
-    forward[rows[order]] = a[order] == a[first]
-    return flow, rows[order].astype(np.uint32), start, size, forward
+    if rows is not None:
+        order = rows[order].astype(np.uint32)
+    forward[order] = ~different
+    flow[order] = np.repeat(np.arange(len(start), dtype=np.uint32), size)
+    return flow, order, start, size, forward
 
 
-def _same(low: U64, high: U64) -> tuple[U32, I64, I64]:
-    # One 64-bit hash is faster to group than two keys. The multipliers are drawn anew for each run, so that nobody can
-    # craft packets that collide, and the result is checked against the keys themselves.
-    mixed = low * np.uint64(secrets.randbits(64) | 1)
-    mixed ^= mixed >> np.uint64(29)
-    mixed += high * np.uint64(secrets.randbits(64) | 1)
-    mixed ^= mixed >> np.uint64(32)
+def _grouped(ends: list[npt.NDArray[Any]], place: U64 | None) -> tuple[U32, I64, I64, Mask | None]:
+    """Rows by flow, and which of them go the other way than the first of their flow; None where two flows are mixed.
+
+    One 64-bit hash is faster to group than the keys. The multipliers are drawn anew for each run, so that nobody can
+    craft packets that collide; a second hash shows if two did by chance, once in some 2^30 captures.
+    """
+    n = len(ends[0])
+    factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(4)]
+    mixed, check = np.empty(n, np.uint64), np.empty(n, np.uint32)
+    for begin in range(0, n, _BLOCK):
+        cut = slice(begin, begin + _BLOCK)
+        low, high, upward = _keys(*(column[cut] for column in ends[:6]))
+        high |= (ends[6][cut].astype(np.uint64) if place is None else place[cut]) << np.uint64(48)
+        mixed[cut] = _mixed(low, high, factors[0], factors[1])
+        check[cut] = (_mixed(low, high, factors[2], factors[3]) >> np.uint64(32)) & ~np.uint64(1) | upward
     order, start, size = partition(mixed)
-    del mixed
-    first = np.repeat(order[start], size) if len(start) else order
-    if not ((low[order] == low[first]).all() and (high[order] == high[first]).all()):
-        order, start, size = partition(low, high)
-    return order, start, size
+    check = check[order]
+    check ^= np.repeat(check[start], size)
+    return order, start, size, None if (check > 1).any() else check == 1
+
+
+def _keys(src: U32, dst: U32, sport: U16, dport: U16, proto: npt.NDArray[np.uint8], six: Mask
+          ) -> tuple[U64, U64, Mask]:
+    """Lower and higher end with the protocol, the same for both directions, and whether a packet goes upwards."""
+    a, b = _end(src, sport), _end(dst, dport)
+    upward: Mask = a <= b
+    low, high = np.minimum(a, b), np.maximum(a, b, out=b)
+    low |= proto.astype(np.uint64) << np.uint64(48)
+    low |= six.astype(np.uint64) << np.uint64(56)
+    return low, high, upward
+
+
+def _mixed(low: U64, high: U64, one: np.uint64, other: np.uint64) -> U64:
+    mixed = low * one
+    mixed ^= mixed >> np.uint64(29)
+    mixed += high * other
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
 
 
 def _places(low: U64, high: U64, upward: Mask, point: npt.NDArray[np.uint8], path: U16) -> U64:
@@ -88,7 +113,7 @@ def _places(low: U64, high: U64, upward: Mask, point: npt.NDArray[np.uint8], pat
     place = point.astype(np.uint32) << np.uint32(16) | path
     place = np.unique(place, return_inverse=True)[1]
     place = np.minimum(place, 0xFFFF)  # 250 points with 32768 paths each do not fit: the last ones share a number
-    order, start, size = _same(low, high | place.astype(np.uint64) << np.uint64(48))
+    order, start, size = partition(low, high | place.astype(np.uint64) << np.uint64(48))
     if not len(start):
         return np.empty(0, np.uint64)
     up = np.add.reduceat(upward[order].astype(np.int64), start)

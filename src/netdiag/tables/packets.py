@@ -114,7 +114,7 @@ class Packets:
     wire: U32
     """Bytes of that payload on the wire, from the IP header."""
     flow: U32
-    """Flow id, an index into ``flows``; packets without IP have the id ``no_flow``."""
+    """Flow id, an index into ``flows``; packets without IP, and those captured twice, have ``len(flow_start)``."""
     order: U32
     """Rows sorted by flow, in order of time inside a flow."""
     flow_start: I64

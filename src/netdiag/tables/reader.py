@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from netdiag.capture import pcap, pcapng
 from netdiag.capture.records import FileNotes
-from netdiag.capture.source import Source, open_source
+from netdiag.capture.source import Source
 from netdiag.capture.space import Space
 from netdiag.decode import encap, ip
 from netdiag.decode.fragments import Result, reassemble
-from netdiag.decode.frames import COLUMNS, TCP_COLUMNS, Columns, Decoded, Piece, Wrapping, ascending, joined
+from netdiag.decode.frames import COLUMNS, TCP_COLUMNS, Decoded, Piece, Wrapping, ascending
 from netdiag.decode.ip import Addresses6
+from netdiag.decode.store import Columns, Store
 from netdiag.errors import CaptureError
 from netdiag.model import CaptureSummary
 from netdiag.tables import Options, Tables, duplicates, grouping
+from netdiag.tables.intake import Intake, Progress
 from netdiag.tables.packets import BAD, FORWARD, IPV6, KIND_NONE, REASSEMBLED, FileMap, Packets, TcpColumns
 
 DEFAULT_POINT = "capture"
@@ -31,9 +31,6 @@ _MAX_FILES = 65000
 _MAX_POINTS = 250
 _NESTED = 4
 """Times that a datagram put together may hold a fragment again (practice: one tunnel is common)."""
-
-Progress = Callable[[str, int, int], None]
-"""(what, bytes done, bytes in all)."""
 
 
 @dataclass(slots=True)
@@ -47,9 +44,8 @@ class _File:
     @property
     def span(self) -> tuple[int, int]:
         """First and last time; (0, 0) without frames."""
-        lows = [int(p["ts"].min()) for p in self.decoded.parts if len(p["ts"])]
-        highs = [int(p["ts"].max()) for p in self.decoded.parts if len(p["ts"])]
-        return (min(lows), max(highs)) if lows else (0, 0)
+        ts = self.decoded.columns["ts"]
+        return (int(ts.min()), int(ts.max())) if len(ts) else (0, 0)
 
 
 def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), options: Options | None = None,
@@ -64,27 +60,18 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
         raise CaptureError("no capture was given")
     _check_names(given, [name for name, _ in points])
     names = list(dict.fromkeys(name for name, _ in given))
-    sources: list[Source] = []
     options = options or Options()
-    try:
-        for _, path in given:
-            sources.append(open_source(path, options.checksums))
-        space = Space([(s.fd, s.size) for s in sources])
-        for source, extent in zip(sources, space.extents, strict=True):
-            source.start_checksum(space.view(extent.start, extent.size))
-    finally:
-        for source in sources:
-            os.close(source.fd)
     addresses, wrappings = Addresses6(), encap.Paths()
     files: list[_File] = []
-    total, done = sum(s.size for s in sources), 0
-    for index, ((name, path), source) in enumerate(zip(given, sources, strict=True)):
-        file = _File(path, names.index(name), source, FileNotes(), Decoded(addresses=addresses, paths=wrappings))
-        _read(space, index, file, partial(_report, progress, done, total) if progress else None)
-        files.append(file)
-        done += source.size
+    with Intake([path for _, path in given], options.checksums, progress) as intake:
+        store = Store(COLUMNS, intake.most_frames)
+        for index, (name, path) in enumerate(given):
+            file = _File(path, names.index(name), intake.sources[index], FileNotes(),
+                         Decoded(store, addresses=addresses, paths=wrappings))
+            intake.read(index, file.notes, file.decoded)
+            files.append(file)
     _note_twins(files, names)
-    return _assemble(space, files, tuple(names), options)
+    return _assemble(intake.space, files, tuple(names), options)
 
 
 def _note_twins(files: list[_File], names: list[str]) -> None:
@@ -98,10 +85,6 @@ def _note_twins(files: list[_File], names: list[str]) -> None:
             others = sorted({names[o.point] for o in group if o.point != file.point})
             file.notes.notes += [f"the same file as point {name}: these two cannot confirm each other"
                                  for name in others]
-
-
-def _report(progress: Progress, done: int, total: int, at: int) -> None:
-    progress("reading", done + at, total)
 
 
 def _check_names(given: list[tuple[str, str]], named: list[str]) -> None:
@@ -123,30 +106,6 @@ def _check_names(given: list[tuple[str, str]], named: list[str]) -> None:
         raise CaptureError(f"more than {_MAX_FILES} files or {_MAX_POINTS} points")
 
 
-def _read(space: Space, index: int, file: _File, progress: Callable[[int], None] | None) -> None:
-    extent = space.extents[index]
-    magic = space.read(extent.start, 4)
-    if magic in pcap.MAGIC:
-        batches = pcap.read(space, extent, file.notes, file.path)
-    elif magic == pcapng.MAGIC:
-        batches = pcapng.read(space, extent, file.notes, file.path)
-    else:
-        raise CaptureError(f"{file.path}: {_describe(space.read(extent.start, min(64, extent.size)))}; "
-                           "expected pcap or pcapng, plain or compressed")
-    for records in batches:
-        file.decoded.add(space, records)
-        if progress and len(records.offset):
-            progress(int(records.offset[-1]) - extent.start)
-    if file.source.damage:
-        file.notes.damage = "; ".join(d for d in (file.source.damage, file.notes.damage) if d)
-
-
-def _describe(head: bytes) -> str:
-    if all(b in b"\t\n\r\x0c" or 32 <= b < 127 for b in head):
-        return "a text file, not a capture"
-    return f"not a capture (begins with {head[:4].hex(' ')})"
-
-
 def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options: Options) -> Tables:
     # Rows of a point stand together, rotated files in the order of their first frame.
     order = sorted(range(len(files)), key=lambda i: (files[i].point, files[i].span[0]))
@@ -154,19 +113,12 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
     for i in order:
         starts.append(at)
         at += files[i].decoded.rows
-    columns: Columns = {}
-    wrapped = joined([path for i in order for path in files[i].decoded.encap],
-                     [len(part["ts"]) for i in order for part in files[i].decoded.parts])
-    for name, kind in COLUMNS.items():
-        parts = [part.pop(name) for i in order for part in files[i].decoded.parts]
-        columns[name] = np.concatenate(parts) if parts else np.empty(0, kind)
+    columns = _in_order([files[i].decoded for i in order])
     tcp: Columns = {}
     for name, kind in TCP_COLUMNS.items():
-        parts = [part[name] + np.uint32(base) if name == "row" else part[name]
+        parts = [part.pop(name) + np.uint32(base) if name == "row" else part.pop(name)
                  for base, i in zip(starts, order, strict=True) for part in files[i].decoded.tcp]
         tcp[name] = np.concatenate(parts) if parts else np.empty(0, kind)
-    if wrapped is not None:
-        columns["encap"] = wrapped
     spans = {i: _span(columns["ts"][base : base + files[i].decoded.rows])
              for base, i in zip(starts, order, strict=True)}
     filemap = FileMap(np.array(order, np.uint16), np.array([files[i].point for i in order], np.uint8),
@@ -178,33 +130,56 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
             pieces.append(piece)
     _interleave(columns, tcp, pieces, files, order, starts, spans, filemap)
     head = files[0].decoded
+    pieces.sort(key=lambda p: p.row)  # of each block, those inside tunnels were found last
+    held = filemap.points(np.array([p.row for p in pieces], np.int64)).tolist()
+    pieces, repeated = duplicates.of_pieces(space, columns, pieces, held)
     result, tcp = _fragments(space, columns, tcp, pieces, filemap, head.addresses, head.paths)
 
-    packets = _packets(space, columns, tcp, filemap, head.addresses, head.paths)
+    packets = _packets(space, columns, tcp, filemap, head.addresses, head.paths, repeated)
     summaries = tuple(_summary(f, names[f.point], spans.get(i, (0, 0))) for i, f in enumerate(files))
     tables = Tables(packets, summaries, names, options,
                     tuple(s for f in files for s in f.notes.secrets),
                     _drops(files, names),
                     {names[f.point]: "; ".join(f.notes.filters) for f in files if f.notes.filters})
-    for reason, odd in result.odd.items():
-        for row in odd:
-            tables.anomaly_log.add("packets", reason, row)
-    malformed = np.flatnonzero((packets.flags & BAD) != 0)
-    if len(malformed):
-        capture, _ = packets.locate(malformed)
+    tables.datagrams = result.whole + result.broken
+    odd = {reason: np.array(found, np.int64) for reason, found in result.odd.items()}
+    odd["malformed or cut IP, TCP or UDP header"] = np.flatnonzero((packets.flags & BAD) != 0)
+    if packets.encap is not None:
+        odd[f"packet in more than {encap.MAX_PATHS} tunnels and tags, whose flows are not kept apart"] = np.flatnonzero(
+            packets.encap == encap.MAX_PATHS)
+    for reason, found in odd.items():
+        capture, _ = packets.locate(found)
         for c in np.unique(capture).tolist():
-            mine = malformed[capture == c]
-            tables.anomaly_log.add("packets", "malformed or cut IP, TCP or UDP header", int(mine[0]), len(mine))
+            mine = found[capture == c]
+            tables.anomaly_log.add("packets", reason, int(mine.min()), len(mine))
     return tables
 
 
+def _in_order(files: list[Decoded]) -> Columns:
+    """Columns of all frames, the files one behind the other; with ``encap`` where any frame is wrapped."""
+    if [f.first for f in files] == sorted(f.first for f in files):
+        columns = files[0].store.rows(0, files[0].store.used)
+    else:
+        parts = [f.columns for f in files]
+        columns = {name: np.concatenate([p[name] for p in parts]) for name in COLUMNS}
+    if any(f.encap for f in files):
+        columns["encap"] = np.zeros(len(columns["ts"]), np.uint16)
+        at = 0
+        for file in files:
+            for begin, path in file.encap:
+                columns["encap"][at + begin : at + begin + len(path)] = path
+            at += file.rows
+    return columns
+
+
 def _packets(space: Space, columns: Columns, tcp: Columns, filemap: FileMap, addresses: Addresses6,
-             paths: encap.Paths) -> Packets:
-    """The packet table with its flows."""
+             paths: encap.Paths, repeated: duplicates.Pairs) -> Packets:
+    """The packet table with its flows; ``repeated`` are copies of fragments."""
     wrapped = columns.get("encap")
     present = columns["proto"] != 0
     present |= (columns["flags"] & (IPV6 | 1)) != 0
     present &= (columns["src"] != 0) | (columns["dst"] != 0) | ((columns["flags"] & BAD) == 0)
+    present[repeated[0]] = False
     six, point = (columns["flags"] & IPV6) != 0, filemap.points(np.arange(filemap.total))
 
     def flows(path: npt.NDArray[np.uint16] | None) -> tuple[Any, ...]:
@@ -212,7 +187,8 @@ def _packets(space: Space, columns: Columns, tcp: Columns, filemap: FileMap, add
                               six, point, present, path)
 
     flow, rows, start, size, forward = flows(None)
-    copies = duplicates.find(space, columns, rows, flow, tcp)
+    found = duplicates.find(space, columns, rows, flow, tcp, addresses.values)
+    copies = duplicates.together(columns, repeated, found)
     if copies is not None:
         present[copies.row] = False
         columns["kind"][copies.row] = KIND_NONE
@@ -273,11 +249,11 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
     """
     result = Result()
     segments = [tcp]
-    for _ in range(_NESTED if pieces else 0):
-        points = filemap.points(np.array([p.row for p in pieces], np.int64)).tolist()
-        found = reassemble(space, pieces, points)
-        result.add(found)
+    for turn in range(_NESTED if pieces else 0):
+        held = np.array([p.row for p in pieces], np.int64)
+        found = reassemble(space, pieces, filemap.points(held).tolist(), columns["ts"][held].tolist())
         if not found.whole:
+            result.add(found)
             break
         for datagram in found.whole:
             every = np.array(datagram.rows)
@@ -290,7 +266,7 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
             np.ones(len(rows), np.bool_), np.where(columns["flags"][rows] & IPV6, 6, 4).astype(np.uint8),
             columns["src"][rows], columns["dst"][rows], columns["proto"][rows], columns["ttl"][rows],
             columns["ip_id"][rows], at, size, none != 0, none, none != 0, none.astype(np.uint32))
-        again = Decoded(addresses=addresses, paths=paths)
+        again = Decoded(Store({}, 1), addresses=addresses, paths=paths)
         wrapping = Wrapping(columns.get("encap"), filemap.total)
         again.packets(space, columns, rows, net, at + size, wrapping)
         if wrapping.path is not None:
@@ -301,8 +277,11 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
             every, row = np.array(datagram.rows), datagram.last_row
             if row not in tunnels:
                 columns["sport"][every], columns["dport"][every] = columns["sport"][row], columns["dport"][row]
-        pieces = again.pieces
-        if not pieces:
+        # Of the datagrams inside a tunnel, some pieces come in whole packets, and others only now.
+        waiting = found.take_missing() if again.pieces and turn < _NESTED - 1 else set()
+        result.add(found)
+        pieces = sorted((*(p for p in pieces if p.row in waiting), *again.pieces), key=lambda p: p.row)
+        if not again.pieces:
             break
     return result, ascending(segments) if len(segments) > 1 else tcp
 

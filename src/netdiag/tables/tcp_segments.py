@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from netdiag.tables import tcp_coverage, tcp_split
+from netdiag.tables import tcp_coverage, tcp_split, tcp_window
 from netdiag.tables.packets import ACK, FIN, I64, RST, SYN, U8, U16, U32, Packets
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ ACKED_UNSEEN = 512
 ZERO_WINDOW_PROBE = 1024
 REUSED_PORTS = 2048
 """The SYN of a connection whose four-tuple was in use before."""
+ZERO_WINDOW_PROBE_ACK = 4096
+WINDOW_FULL = 8192
+"""Reaches exactly to the end of the window that the other side offered last (where its scale is known); no probe."""
+WINDOW_UPDATE = 16384
+"""Only the offered window changes."""
 
 FAST_RETRANSMIT_NS = 20_000_000
 """tshark: longest time after the last duplicate ACK."""
@@ -127,11 +132,13 @@ def analyse(packets: Packets) -> Segments:
     ack = _relative_ack(s, by, seq)
     syn, syn_ack, handshake_ack = _handshake(s)
     rtt = np.zeros(count, np.int64)
-    full = (syn >= 0) & (handshake_ack >= 0)
-    rtt[full] = s.ts[handshake_ack[full]] - s.ts[syn[full]]
+    met = (syn >= 0) & (handshake_ack >= 0)
+    rtt[met] = s.ts[handshake_ack[met]] - s.ts[syn[met]]
     classes = np.empty(len(s.row), np.uint16)
-    classes[by.order] = _classify(s, by, seq, length, rtt)
+    classes[by.order] = _classify(s, by, seq, ack, length, rtt)
     classes[s.reused] |= REUSED_PORTS
+    full = tcp_window.full(packets, s)
+    classes[full[(classes[full] & ZERO_WINDOW_PROBE) == 0]] |= WINDOW_FULL
 
     opposite = np.full(len(by.start), -1, np.int64)
     for mine, other in ((0, 1), (1, 0)):
@@ -193,7 +200,7 @@ def _handshake(s: tcp_split.Split) -> tuple[I64, I64, I64]:
     return syn, syn_ack, first
 
 
-def _classify(s: tcp_split.Split, by: tcp_split.Sides, seq_c: I64, length_c: I64, rtt: I64) -> U16:
+def _classify(s: tcp_split.Split, by: tcp_split.Sides, seq_c: I64, ack_c: I64, length_c: I64, rtt: I64) -> U16:
     """Classes in side order; the names of the conditions are those of tshark's analysis."""
     order, start, side = by.order, by.start, by.side
     n = len(order)
@@ -230,29 +237,33 @@ def _classify(s: tcp_split.Split, by: tcp_split.Sides, seq_c: I64, length_c: I64
     when = ts[_before(np.maximum.accumulate(np.where(advanced, entry, 0)))]  # when the next expected number was reached
 
     no_probe = out == 0
-    out[(window == 0) & plain & no_probe] |= ZERO_WINDOW
-    out[known & (seq > expected) & ((flags & RST) == 0) & no_probe] |= LOST_SEGMENT
+    shut = np.flatnonzero(window == 0)
+    out[shut[plain[shut] & no_probe[shut]]] |= ZERO_WINDOW
+    out[np.flatnonzero(known & (seq > expected) & ((flags & RST) == 0) & no_probe)] |= LOST_SEGMENT
     keep_alive = known & (length <= 1) & (seq == expected - 1) & plain & no_probe
-    out[keep_alive] |= KEEP_ALIVE
+    out[np.flatnonzero(keep_alive)] |= KEEP_ALIVE
 
     same_ack = np.zeros(n, np.bool_)
     same_ack[1:] = known[1:] & (raw_ack[1:] == raw_ack[:-1])
-    repeats = same_ack & (length == 0) & (window != 0) & (seq == expected) & plain
-    repeats[1:] &= window[1:] == window[:-1]
-    after_keep_alive = np.zeros(n, np.bool_)
-    some = np.flatnonzero(repeats & has_other)
-    after_keep_alive[some] = keep_alive[by.place[other[some]]]
-    out[after_keep_alive] |= KEEP_ALIVE_ACK
-    duplicate = repeats & ~after_keep_alive
-    out[duplicate] |= DUPLICATE_ACK
+    repeats = np.flatnonzero(same_ack & (length == 0) & (seq == expected) & plain)
+    open_, same_window = window[repeats] != 0, window[repeats] == window[repeats - 1]
+    out[repeats[open_ & ~same_window]] |= WINDOW_UPDATE
+    repeats, open_ = repeats[same_window], open_[same_window]
+    peer = other[repeats]
+    answered = np.where(peer >= 0, out[by.place[peer]], 0)
+    out[repeats[~open_ & ((answered & ZERO_WINDOW_PROBE) != 0)]] |= ZERO_WINDOW_PROBE_ACK
+    after_keep_alive = (answered & KEEP_ALIVE) != 0
+    out[repeats[open_ & after_keep_alive]] |= KEEP_ALIVE_ACK
+    repeats = repeats[open_ & ~after_keep_alive]
+    out[repeats] |= DUPLICATE_ACK
+    duplicate = np.zeros(n, np.bool_)
+    duplicate[repeats] = True
     total = np.cumsum(duplicate)
-    duplicates = total - total[np.maximum.accumulate(np.where(same_ack, 0, entry))]
+    duplicates: I64 = total - total[np.maximum.accumulate(np.where(same_ack, 0, entry))]
 
     some = np.flatnonzero((counts > 0) & known & ~keep_alive & ((seq < expected) | has_other))
     peer = other[some]
-    ack_value = s.raw_ack[peer]
-    end_raw = s.raw_seq[order[some]] + length[some].astype(np.uint32)
-    acked = (length[some] > 0) & (peer >= 0) & (ack_value != 0) & ((ack_value - end_raw).view(np.int32) >= 0)
+    acked = (length[some] > 0) & (peer >= 0) & (s.raw_ack[peer] != 0) & (ack_c[peer] >= seq[some] + length[some])
     out[some[acked]] |= SPURIOUS_RETRANSMISSION | RETRANSMISSION
     late = (seq[some] < expected[some]) & ~((length[some] > 1) & (seq[some] == expected[some] - 1)) & ~acked
     some, peer = some[late], peer[late]
