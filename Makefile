@@ -13,7 +13,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SYSTEM_PACKAGES := tshark tcpdump iproute2 iputils-ping ethtool nftables conntrack openssl util-linux \
 	rtpengine-daemon sip-tester kamailio kamailio-tls-modules baresip-core
 
-.PHONY: help demo test check lint types unit labs install install-dev install-system bench samples clean
+.PHONY: help demo test check lint types unit labs install install-dev install-system bench bench-large fuzz samples clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,8 +71,18 @@ install-system:  ## install the Debian packages that tests and labs need
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
-bench: install-dev  ## measure against tshark and write docs/performance.md
+bench: install-dev  ## measure against other tools and write docs/performance.md (25 minutes)
 	$(BIN)/python bench/run.py
+
+bench-large: install-dev  ## the same with a capture of 12 GB
+	$(BIN)/python bench/run.py --large
+
+FUZZ_SECONDS ?= 1800
+
+fuzz: install-dev  ## search FUZZ_SECONDS long for input that breaks something, and write the figures of docs/reliability.md
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]' || \
+		echo 'atheris cannot be installed here: the search is not guided by coverage' >&2
+	nice $(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs 2 --report docs/reliability.md
 
 samples: install-dev  ## write the sample captures again from their recipes
 	$(BIN)/python tests/recipes.py
