@@ -123,7 +123,7 @@ class _File:
 
     def ask(self, cited: Mapping[str, set[int]], filters: Mapping[str, str]) -> _Answer:
         if self.path == "-" or not os.path.isfile(self.path):
-            raise _UnansweredError("only a file can be read a second time")
+            raise _UnansweredError("only a file can be read a second time; save it to one for that")
         answer = _Answer()
         troubles: list[str] = []
         for group in _disjoint(cited):

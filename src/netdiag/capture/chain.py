@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from netdiag.capture.lockstep import walk
+from netdiag.capture.lockstep import FAR, walk
 from netdiag.capture.records import I64, FileNotes, Mask
 from netdiag.capture.space import Extent
 
 WINDOW = 1 << 26
 """Bytes that are indexed before they are decoded."""
+_WIDEST, _RECORDS = 1 << 28, 1 << 20
+"""With long records the window may be that wide, or hold so many of them: fewer, longer steps (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ def batches(layout: Layout, extent: Extent, begin: int, notes: FileNotes) -> Ite
 
     A caller that sets ``notes.damage`` itself ends it.
     """
-    frames = 0
+    frames, width = 0, WINDOW
     while (begin := extent.refill(begin)) < (end := extent.end):
-        starts, following = _index(layout, begin, extent.stop(begin, WINDOW), end)
+        starts, following = _index(layout, begin, extent.stop(begin, width), end)
         if not len(starts):
             return
         last = int(starts[-1])
@@ -70,6 +72,7 @@ def batches(layout: Layout, extent: Extent, begin: int, notes: FileNotes) -> Ite
                             "are there")
         if notes.damage:
             return
+        width = min(max(WINDOW, (following - begin) // len(starts) * _RECORDS), _WIDEST) if len(starts) else WINDOW
         begin = following
 
 
@@ -83,7 +86,8 @@ def _index(layout: Layout, begin: int, stop: int, end: int) -> tuple[I64, int]:
     if likely is not None:
         def advance(at: I64) -> I64:
             length = sizes(at)
-            return np.where((at + head <= end) & (length >= 0), at + length, -1)
+            # What lies behind the end reads as zeros: a header that is cut leads behind the end as well.
+            return at + length if length.min() >= 0 else np.where(length >= 0, at + length, FAR)
 
         def plausible(at: I64) -> Mask:
             index = np.flatnonzero(at + head <= end)

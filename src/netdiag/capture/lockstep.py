@@ -15,13 +15,16 @@ import numpy as np
 from netdiag.capture.records import I64, Mask
 
 Advance = Callable[[I64], I64]
-"""Start of the record behind each record; a start that cannot be believed gives -1."""
+"""Start of the record behind each record; FAR for one whose length cannot be believed."""
 Plausible = Callable[[I64], Mask]
 """Does a record seem to start here (and two more behind it)?"""
 
+FAR = 1 << 62
+"""Beyond any file."""
 _SPACING = 1 << 16
 """Bytes a cursor walks at least: below that the guess costs more than it saves (measured)."""
-_CURSORS = 512
+_CURSORS = 1024
+"""Advanced together; more do not stay near the processor (measured)."""
 _FEW = 32
 """Below so many cursors a step of all of them costs more than walking one by one (measured: 30 µs against 0.5)."""
 _PATIENCE = 4096
@@ -78,8 +81,6 @@ def walk(begin: int, end: int, advance: Advance, plausible: Plausible, step: int
             return None  # some cursor walks a stretch where no start was guessed: steps and the table would grow
         rows.append((where, here))
         following = advance(here)
-        if (following < 0).any():
-            return None
         going = following < bound
         if not going.all():
             landed[where[~going]] = following[~going]

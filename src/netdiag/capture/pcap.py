@@ -166,7 +166,7 @@ def _choose(space: Space, order: str, begin: int, end: int, snaplen: int, forms:
 
 def _faults(space: Space, order: str, at: int, end: int, snaplen: int, form: _Form) -> int:
     """How many things are odd about the first records, read as this variant."""
-    count = 0
+    count: int = 0
     for _ in range(_TRIED):
         if at >= end:
             break
@@ -174,7 +174,7 @@ def _faults(space: Space, order: str, at: int, end: int, snaplen: int, form: _Fo
             return count + 1
         fraction, captured, wire = struct.unpack(order + "III", space.read(at + 4, 12))
         count += (fraction >= 1_000_000) + (captured > MAX_RECORD) + (captured > snaplen) + (wire > 1 << 27)
-        count += (captured > wire) + _EXTRA[form.extra](space.read(at + 16, form.record - 16), order)
+        count += int(captured > wire) + _EXTRA[form.extra](space.read(at + 16, form.record - 16), order)
         if captured > MAX_RECORD:
             break
         at += form.record + captured

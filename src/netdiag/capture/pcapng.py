@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.chain import WINDOW
-from netdiag.capture.lockstep import walk
+from netdiag.capture.lockstep import FAR, walk
 from netdiag.capture.pcapng_blocks import (
     ENHANCED,
     INTERFACE,
@@ -98,7 +98,7 @@ def _blocks(space: Space, extent: Extent, begin: int, stop: int, section: Sectio
     def advance(at: I64) -> I64:
         # A new section may have another byte order: stop before it.
         size = size_of(at)
-        return np.where(believable(at, size) & (u4[at] != SECTION), at + size, -1)
+        return np.where(believable(at, size) & (u4[at] != SECTION), at + size, FAR)
 
     def plausible(at: I64) -> Mask:
         good = known(at)

@@ -19,8 +19,8 @@ MAX_PATHS = 1 << 15
 """Paths kept apart (practice: forged input could make each packet one); the rest share the last number."""
 
 ERSPAN, ETHERIP, GENEVE, GRE, GTP, HEP, IPIP, L2TP, MPLS, PPPOE, PPTP, SIX, TEREDO, VLAN, VXLAN, MORE = range(16)
-NAMES = ("ERSPAN", "EtherIP", "Geneve", "GRE", "GTP-U", "HEP3", "IP-in-IP", "L2TP", "MPLS", "PPPoE", "PPTP", "6in4",
-         "Teredo", "VLAN", "VXLAN", "more tunnels than are kept apart")
+NAMES = ("ERSPAN", "EtherIP", "Geneve", "GRE", "GTP-U", "HEP3", "IP-in-IP", "L2TP", "MPLS", "PPPoE", "PPTP",
+         "IPv6-in-IP", "Teredo", "VLAN", "VXLAN", "more tunnels than are kept apart")
 
 NUMBERED = (ERSPAN, GENEVE, GRE, HEP, PPPOE, VLAN, VXLAN)
 """Kinds with an ``ident``."""
@@ -45,29 +45,31 @@ class Paths:
     """All paths met, each with a number; 0 is the empty one."""
 
     values: list[tuple[Level, ...]] = field(default_factory=lambda: [()])
-    dropped: int = 0
-    """Extensions refused because MAX_PATHS were in use."""
     _index: dict[tuple[int, Level], int] = field(default_factory=dict)
 
     def extend(self, path: U16, kind: int, ident: U32 | None = None, six: npt.NDArray[np.bool_] | None = None,
                source: U32 | None = None, destination: U32 | None = None) -> U16:
         """Numbers of ``path`` with one more level; without addresses (and ``six``) the level is of the link layer."""
         n = len(path)
+        if not n:
+            return path
         zero = np.zeros(n, np.uint32)
         columns = [path.astype(np.uint32), ident.astype(np.uint32) if ident is not None else zero, zero, zero, zero]
         if six is not None and source is not None and destination is not None:
             columns[2:] = [np.where(six, 6, 4).astype(np.uint32), np.minimum(source, destination),
                            np.maximum(source, destination)]
         first, back = _distinct(columns)
-        numbers = [self._number(int(columns[0][i]), Level(kind, *(int(c[i]) for c in columns[1:]))) for i in first]
-        return np.array(numbers, np.uint16)[back]
+        numbers = np.zeros(len(first), np.uint16)
+        for place in np.argsort(first).tolist():  # numbered as met, the same in each run
+            i = first[place]
+            numbers[place] = self._number(int(columns[0][i]), Level(kind, *(int(c[i]) for c in columns[1:])))
+        return numbers[back]
 
     def _number(self, path: int, level: Level) -> int:
         key = (path, level)
         number = self._index.get(key)
         if number is None:
             if len(self.values) >= MAX_PATHS:
-                self.dropped += 1
                 if len(self.values) == MAX_PATHS:
                     self.values.append((Level(MORE),))
                 return MAX_PATHS

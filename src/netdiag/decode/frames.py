@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from netdiag.capture.records import NO_PACKET, Records
 from netdiag.capture.space import Space
-from netdiag.decode import encap, hep, ip, link, plain, transport, tunnels
+from netdiag.decode import encap, hep, ip, link, link_types, plain, transport, tunnels
+from netdiag.decode.ethertype import ARP, ETHERNET, IP4, IP6, REASONS, UNKNOWN_LINK
 from netdiag.decode.store import Columns, Store
 
 IPV4, IPV6, CUT, FRAGMENT, BAD, FIRST_FRAGMENT = 1, 2, 4, 8, 32, 128
 """Bits of the column ``flags``, as ``tables.packets`` documents them."""
 REASSEMBLED = 16
 KEPT = CUT | REASSEMBLED
-"""Bits that belong to the frame, not to the IP packet."""
+"""Bits that belong to the frame, not to the IP packet in it; REASSEMBLED says that the frame itself is a FRAGMENT."""
 BLOCK = 1 << 14
 """Frames decoded at once: their columns stay in the second-level cache (measured)."""
 
@@ -131,8 +132,8 @@ class Decoded:
                 path = np.zeros(n, np.uint16) if path is None else path
                 path[mine if rows is None else rows[mine]] = network.path
         self._count_skipped(records, protocol)
-        six = protocol == link.IP6
-        inside = np.flatnonzero(six | (protocol == link.IP4))
+        six = protocol == IP6
+        inside = np.flatnonzero(six | (protocol == IP4))
         wrapping = Wrapping(path, n)
         if len(inside):
             net = ip.decode(space, at[inside], end[inside], wire_end[inside], six[inside], self.addresses)
@@ -143,27 +144,25 @@ class Decoded:
         return wrapping.path
 
     def _count_skipped(self, records: Records, protocol: npt.NDArray[np.uint16]) -> None:
-        odd = protocol[(protocol != link.IP4) & (protocol != link.IP6)]
+        odd = protocol[(protocol != IP4) & (protocol != IP6)]
         if not len(odd):
             return
         for value, count in zip(*np.unique(odd, return_counts=True), strict=True):
-            if value == link.UNKNOWN_LINK:
-                self._count_links(records.link[protocol == link.UNKNOWN_LINK])
-            elif value == link.CUT:
-                self.skipped["frame too short for a network header"] += int(count)
-            elif value == link.LLC:
-                self.skipped["802.3 with LLC, or PPP that is not IP"] += int(count)
-            elif value == link.ARP:
+            if value == UNKNOWN_LINK:
+                self._count_links(records.link[protocol == UNKNOWN_LINK])
+            elif value == ARP:
                 self.skipped["ARP"] += int(count)
+            elif value in REASONS:
+                self.skipped[REASONS[int(value)]] += int(count)
             else:
                 self.skipped[f"EtherType 0x{int(value):04x}"] += int(count)
 
     def _count_links(self, links: npt.NDArray[np.uint16]) -> None:
         for kind, number in zip(*np.unique(links, return_counts=True), strict=True):
-            name = link.NAMES.get(int(kind), "unknown")
+            name = link_types.NAMES.get(int(kind), "unknown")
             if kind == NO_PACKET:
                 reason = "pcapng block that holds no packet"
-            elif int(kind) in link.DECODED:
+            elif int(kind) in link_types.DECODED:
                 reason = f"not IP on link type {kind} ({name})"
             else:
                 reason = f"link type {kind} ({name})"
@@ -235,7 +234,8 @@ class Decoded:
                              ("ip_id", net.id), ("sport", sport), ("dport", dport), ("kind", kind),
                              ("offset", offset), ("length", captured), ("wire", wire)):
             out[name][rows] = column
-        out["flags"][rows] = (out["flags"][rows] & KEPT) | flags
+        kept = out["flags"][rows] & KEPT
+        out["flags"][rows] = kept | flags | np.where(kept & REASSEMBLED, FRAGMENT, 0).astype(np.uint8)
         for i in np.flatnonzero(net.fragment & net.good).tolist():
             row = int(rows[i])
             have = min(int(net.size[i]), max(int(end[i]) - int(net.at[i]), 0))
@@ -324,10 +324,10 @@ def _inside(space: Space, rows: I64, net: ip.Internet, sport: U16, dport: U16, p
     index, at = index[order], np.concatenate([f[1] for f in found])[order]
     protocol, path = (np.concatenate([f[i] for f in found])[order] for i in (2, 3))
     end = payload[index] + captured[index]
-    mirrored = protocol == link.ETHERNET_INSIDE
+    mirrored = protocol == ETHERNET
     network = link.follow(space, at, protocol, end, paths, path)
-    six = network.protocol == link.IP6
-    keep = np.flatnonzero(six | (network.protocol == link.IP4))
+    six = network.protocol == IP6
+    keep = np.flatnonzero(six | (network.protocol == IP4))
     if not len(keep):
         return None
     index = index[keep]

@@ -30,6 +30,8 @@ _HEAD = np.dtype({
 
 b0, b1, w0 and w1 are the first bytes of a UDP payload.
 """
+_HARDWARE = (1, 512, 772, 65534)
+"""ARPHRD values of Linux whose cooked frames hold plain EtherTypes: Ethernet, PPP, loopback, none."""
 _IPV4, _FRAGMENT = 0x0008, 0xFF3F
 """EtherType, and the bits of a fragment but for "do not fragment", as little-endian numbers."""
 
@@ -41,6 +43,8 @@ def decode(space: Space, records: Records, out: Columns, first_row: int) -> tupl
     proto, total = h["proto"], h["total"].astype(np.int64)
     left = records.captured.astype(np.int64) - (base + 20)  # captured bytes behind the IP header
     usual = (h["type"] == _IPV4) & (h["version"] == 0x45) & (h["fragment"] & _FRAGMENT == 0)
+    if base == LINKS[113]:
+        usual &= np.isin(space.numbers(">u2")[records.offset + 2], _HARDWARE)
     udp, tcp = proto == 17, proto == 6
     size = h["size"].astype(np.int64)
     header = np.full(len(h), 8, np.int64)

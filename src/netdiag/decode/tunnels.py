@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
-from netdiag.decode import encap
-from netdiag.decode.link import ETHERNET_INSIDE, IP4, IP6, MPLS_TYPE
+from netdiag.decode import encap, ppp
+from netdiag.decode.ethertype import ETHERNET, IP4, IP6, LOWEST, MPLS
 
 I64 = npt.NDArray[np.int64]
 U16 = npt.NDArray[np.uint16]
@@ -47,7 +47,7 @@ class Inside:
     at: I64
     """Where it starts."""
     protocol: U16
-    """EtherType, or ``link.ETHERNET_INSIDE``."""
+    """EtherType, or ``ethertype.ETHERNET``."""
     ident: U32
     kind: npt.NDArray[np.uint8] | None = None
     """Where the header itself tells more kinds apart (GRE)."""
@@ -75,7 +75,7 @@ def _vxlan(space: Space, at: I64, end: I64) -> Inside:
     h = space.gather(at, 8)  # RFC 7348 §5: flags with the I bit, 24 reserved bits, VNI
     vni = h[:, 4:8].copy().view(">u4").reshape(-1) >> 8
     good = (at + 8 <= end) & (h[:, 0] & 0x08 != 0) & (h[:, 7] == 0)
-    return Inside(good, at + 8, np.full(len(at), ETHERNET_INSIDE, np.uint16), vni.astype(np.uint32))
+    return Inside(good, at + 8, np.full(len(at), ETHERNET, np.uint16), vni.astype(np.uint32))
 
 
 def _geneve(space: Space, at: I64, end: I64) -> Inside:
@@ -83,7 +83,7 @@ def _geneve(space: Space, at: I64, end: I64) -> Inside:
     protocol = h[:, 2:4].copy().view(">u2").reshape(-1).astype(np.uint16)
     vni = h[:, 4:8].copy().view(">u4").reshape(-1) >> 8
     good = (at + 8 <= end) & (h[:, 0] >> 6 == 0) & np.isin(protocol, (0x6558, IP4, IP6))
-    protocol[protocol == 0x6558] = ETHERNET_INSIDE
+    protocol[protocol == 0x6558] = ETHERNET
     return Inside(good, at + 8 + (h[:, 0] & 63).astype(np.int64) * 4, protocol, vni.astype(np.uint32))
 
 
@@ -121,7 +121,7 @@ def _teredo(space: Space, at: I64, end: I64) -> Inside:
 def _l2tp(space: Space, at: I64, end: I64) -> Inside:
     word = space.numbers(">u2")
     flags = word[at].astype(np.int64)  # RFC 2661 §3.1: data messages of version 2
-    good = (flags & 0x800F) == 2
+    good = (flags & 0xB4FF) == 2  # what is reserved is 0
     here = at + 6 + np.where(flags & 0x4000, 2, 0) + np.where(flags & 0x0800, 4, 0)
     here = np.minimum(here, end)
     here = np.minimum(here + np.where(flags & 0x0200, 2 + word[here].astype(np.int64), 0), end)
@@ -129,13 +129,8 @@ def _l2tp(space: Space, at: I64, end: I64) -> Inside:
 
 
 def _ppp(space: Space, good: Mask, here: I64, end: I64) -> Inside:
-    """A PPP frame without flags: address and control may be left out, the protocol may be one byte (RFC 1661 §6.5)."""
-    word = space.numbers(">u2")
-    here = np.minimum(here + np.where(word[here] == 0xFF03, 2, 0), end)
-    short = space.array[here] & 1 == 1
-    number = np.where(short, space.array[here], word[here])
-    protocol = np.where(number == 0x21, IP4, np.where(number == 0x57, IP6, 0)).astype(np.uint16)
-    return Inside(good & (protocol != 0), here + np.where(short, 1, 2), protocol, _none(len(here)))
+    after, protocol = ppp.frame(space, here, end)
+    return Inside(good & (protocol >= LOWEST), after, protocol, _none(len(here)))
 
 
 def _gre(space: Space, at: I64, end: I64) -> Inside:
@@ -158,6 +153,8 @@ def _gre(space: Space, at: I64, end: I64) -> Inside:
         ppp = _ppp(space, good[pptp], start, end[pptp])
         out.good[pptp], out.at[pptp], out.protocol[pptp], kind[pptp] = ppp.good, ppp.at, ppp.protocol, encap.PPTP
     out.good &= (version == 0) | (kind == encap.PPTP)
+    known = np.isin(protocol, (IP4, IP6, MPLS))
+    ethernet = np.isin(protocol, (0x6558, 0x88BE, 0x22EB))
     # ERSPAN (draft-foschiano-erspan §4): type I has no header and no GRE sequence, II has 8 bytes, III has 12 or 20.
     mirrored = np.flatnonzero(((protocol == 0x88BE) | (protocol == 0x22EB)) & (version == 0))
     if len(mirrored):
@@ -169,10 +166,13 @@ def _gre(space: Space, at: I64, end: I64) -> Inside:
         out.ident[mirrored] = np.where(bare, 0, session)
         out.at[mirrored] += np.where(bare, 0, np.where(third, np.where(e[:, 11] & 1, 20, 12), 8))
         kind[mirrored] = encap.ERSPAN
-    known = np.isin(protocol, (IP4, IP6, MPLS_TYPE))
-    ethernet = np.isin(protocol, (0x6558, 0x88BE, 0x22EB))
     out.good &= known | ethernet | (kind == encap.PPTP)
-    out.protocol[ethernet] = ETHERNET_INSIDE
+    out.protocol[ethernet] = ETHERNET
+    if len(mirrored):
+        carried = np.where(third, e[:, 10] >> 2 & 31, 0)  # type III names what it carries: Ethernet, or 2 for IP
+        bare_ip = mirrored[carried == 2]
+        out.protocol[bare_ip] = _by_version(space, np.minimum(out.at[bare_ip], end[bare_ip]))
+        out.good[mirrored] &= (carried == 0) | ((carried == 2) & (out.protocol[mirrored] != 0))
     return out
 
 
@@ -183,11 +183,11 @@ def _ip_in_ip(space: Space, at: I64, end: I64) -> Inside:
 
 def _etherip(space: Space, at: I64, end: I64) -> Inside:
     good = space.numbers(">u2")[at] == 0x3000  # RFC 3378 §3: version 3, the rest zero
-    return Inside(np.asarray(good, np.bool_), at + 2, np.full(len(at), ETHERNET_INSIDE, np.uint16), _none(len(at)))
+    return Inside(np.asarray(good, np.bool_), at + 2, np.full(len(at), ETHERNET, np.uint16), _none(len(at)))
 
 
 def _mpls_in_ip(space: Space, at: I64, end: I64) -> Inside:
-    return Inside(np.ones(len(at), np.bool_), at.copy(), np.full(len(at), MPLS_TYPE, np.uint16), _none(len(at)))
+    return Inside(np.ones(len(at), np.bool_), at.copy(), np.full(len(at), MPLS, np.uint16), _none(len(at)))
 
 
 _READERS: dict[int, Callable[[Space, I64, I64], Inside]] = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netdiag.capture.records import MAX_RECORD
+from netdiag.decode.keep import MEDIA
 from netdiag.errors import NetdiagError
 from netdiag.model import Finding, Report
 from netdiag.render import digest as d
@@ -142,6 +143,10 @@ def _mapping(tables: Tables, cuts: Sequence[Cut]) -> list[str]:
         return [*out, "No frame is cited, so there is no capture.", ""]
     out += ["They hold the cited frames alone, with their bytes, times and lengths. Frame numbers and display filters "
             "above are those of the originals.", ""]
+    paths = sorted({tables.captures[f.capture].path for one in cuts for f in one.frames if f.trimmed})
+    if paths:
+        out += [f"{', '.join(code(p) for p in paths)} was read as a stream, so that media packets of it are here with "
+                f"their first {MEDIA} payload bytes.", ""]
     body = []
     for one in cuts:
         for first, last, frame in _runs(one.frames):
