@@ -11,6 +11,7 @@ import pytest
 from netdiag import diagnosis, engine, registry
 from netdiag.errors import RegistryError
 from netdiag.model import (
+    Cap,
     Confidence,
     Detection,
     Evidence,
@@ -29,9 +30,9 @@ from netdiag.tables.reader import open_captures
 SAMPLE = Path(__file__).parents[1] / "captures" / "samples" / "fw" / "syn_drop.hit.pcap"
 
 
-def pattern(name: str, explains: tuple[str, ...] = (), gate: bool = False) -> Pattern:
-    return Pattern(name, f"title of {name}", Severity.INFO if gate else Severity.HIGH, (), ("tcp",), (Reference("x"),),
-                   "tcp", "now", "fix", "prevent", "next", explains=explains, gate=gate)
+def pattern(name: str, explains: tuple[str, ...] = (), caps: tuple[Cap, ...] = ()) -> Pattern:
+    return Pattern(name, f"title of {name}", Severity.INFO if caps else Severity.HIGH, (), ("tcp",), (Reference("x"),),
+                   "tcp", "now", "fix", "prevent", "next", explains=explains, caps=caps)
 
 
 def occurrence(subject: str, group: str = "g", confidence: Confidence = Confidence.SUSPECTED, point: str = "a",
@@ -72,16 +73,80 @@ def test_a_detector_that_raises_is_an_error_and_the_others_go_on(run) -> None:  
     assert not report.complete
 
 
-@pytest.mark.parametrize(("absence", "flows", "expected"), [
-    (True, (3,), Confidence.SUSPECTED), (True, (4,), Confidence.PROBABLE), (False, (3,), Confidence.PROBABLE)])
-def test_a_gate_caps_only_absence_on_its_own_flows(run, absence: bool, flows: tuple[int, ...],  # type: ignore[no-untyped-def]
-                                                   expected: Confidence) -> None:
+KINDS: tuple[Cap, ...] = ("absence", "size", "clock")
+LIMITS = {"absence": Confidence.SUSPECTED, "size": Confidence.SUSPECTED, "clock": Confidence.PROBABLE}
+
+
+def capped(run, gate: Occurrence, fault: Occurrence, caps: tuple[Cap, ...] = ("absence",),  # type: ignore[no-untyped-def]
+           ) -> Finding:
+    report = run({pattern("CAP-X", caps=caps): gives(gate), pattern("A-FAULT"): gives(fault)})
+    finding: Finding
+    (finding,) = [f for f in report.findings if f.pattern == "A-FAULT"]
+    return finding
+
+
+@pytest.mark.parametrize("caps", KINDS)
+@pytest.mark.parametrize("rests", KINDS)
+def test_a_gate_caps_what_rests_on_its_kind_alone(run, caps: Cap, rests: Cap) -> None:  # type: ignore[no-untyped-def]
+    sure = occurrence("c", confidence=Confidence.CONFIRMED, flows=(3,), **{rests: True})  # type: ignore[arg-type]
+    fault = capped(run, occurrence("tap", flows=(3,)), sure, (caps,))
+    assert fault.confidence is (LIMITS[rests] if caps == rests else Confidence.CONFIRMED)
+    assert len(fault.reasons) == (2 if caps == rests else 1)
+
+
+def test_a_cap_says_why_and_by_which_gates(run) -> None:  # type: ignore[no-untyped-def]
     report = run({
-        pattern("CAP-X", gate=True): gives(occurrence("tap", flows=(3,))),
-        pattern("A-FAULT"): gives(occurrence("c", confidence=Confidence.PROBABLE, absence=absence, flows=flows))})
+        pattern("CAP-X", caps=("absence",)): gives(occurrence("tap", flows=(3,))),
+        pattern("CAP-Y", caps=("size", "absence")): gives(occurrence("tap", flows=(3,))),
+        pattern("CAP-Z", caps=("absence",)): gives(occurrence("tap", flows=(4,))),
+        pattern("A-FAULT"): gives(occurrence("c", confidence=Confidence.PROBABLE, absence=True, flows=(3, 9)))})
     (fault,) = [f for f in report.findings if f.pattern == "A-FAULT"]
-    assert fault.confidence is expected
-    assert ("CAP-X" in " ".join(fault.reasons)) is (expected is Confidence.SUSPECTED)
+    assert fault.reasons[-1] == ("capped at suspected by CAP-X, CAP-Y: what is missing may only be missing in the "
+                                 "capture")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gate_lifts_nothing_and_repeats_nothing(run, kind: Cap) -> None:  # type: ignore[no-untyped-def]
+    fault = capped(run, occurrence("tap", flows=(3,)), occurrence("c", flows=(3,), **{kind: True}), KINDS)  # type: ignore[arg-type]
+    assert fault.confidence is Confidence.SUSPECTED
+    assert fault.reasons == ("seen",)
+
+
+def test_a_gate_caps_its_own_flows_only(run) -> None:  # type: ignore[no-untyped-def]
+    gate = occurrence("tap", flows=(4,), scope={"capture.point": "a"})
+    elsewhere = occurrence("c", confidence=Confidence.PROBABLE, absence=True, flows=(3,))
+    assert capped(run, gate, elsewhere).confidence is Confidence.PROBABLE
+
+
+@pytest.mark.parametrize(("point", "expected"), [("a", Confidence.SUSPECTED), ("b", Confidence.PROBABLE)])
+def test_a_gate_without_flows_caps_all_of_its_point(run, point: str,  # type: ignore[no-untyped-def]
+                                                    expected: Confidence) -> None:
+    fault = occurrence("c", confidence=Confidence.PROBABLE, absence=True, point="a", flows=(999_999,))
+    assert capped(run, occurrence("tap", scope={"capture.point": point}), fault).confidence is expected
+
+
+@pytest.mark.parametrize(("point", "expected"), [
+    ("capture", Confidence.SUSPECTED), ("other", Confidence.PROBABLE)])
+def test_a_flow_is_at_its_point_without_evidence_too(run, point: str,  # type: ignore[no-untyped-def]
+                                                     expected: Confidence) -> None:
+    fault = occurrence("c", confidence=Confidence.PROBABLE, absence=True, flows=(0,), evidence=())
+    assert capped(run, occurrence("tap", scope={"capture.point": point}), fault).confidence is expected
+
+
+def test_a_gate_without_flows_and_point_caps_nothing(run) -> None:  # type: ignore[no-untyped-def]
+    fault = occurrence("c", confidence=Confidence.PROBABLE, absence=True, flows=(0,))
+    assert capped(run, occurrence("tap"), fault).confidence is Confidence.PROBABLE
+
+
+def test_gates_do_not_cap_each_other(run) -> None:  # type: ignore[no-untyped-def]
+    report = run({pattern(name, caps=KINDS): gives(
+        occurrence("tap", confidence=Confidence.CONFIRMED, flows=(3,), absence=True)) for name in ("CAP-X", "CAP-Y")})
+    assert {f.confidence for f in report.findings} == {Confidence.CONFIRMED}
+
+
+def test_a_pattern_cannot_cap_what_is_not_known() -> None:
+    with pytest.raises(ValueError, match="there are absence, size, clock"):
+        pattern("CAP-X", caps=("weather",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("constants", "expected"), [

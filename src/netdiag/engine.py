@@ -2,7 +2,7 @@
 
 A detector that raises becomes an ERROR outcome with its reason, and the others go on. The confidence
 rules that hold for all patterns are applied here, once: capture-quality gates cap findings that
-rest on something not seen, repetition lifts a suspicion once.
+rest on what they call into question, repetition lifts a suspicion once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from netdiag import __version__, diagnosis, registry
 from netdiag.errors import RegistryError
 from netdiag.model import (
+    Cap,
     Confidence,
     Detection,
     Evidence,
@@ -32,6 +33,22 @@ REPEATS = 3
 """Independent occurrences with one constant that lift a suspicion (practice)."""
 LISTED = 20
 """Subjects named in a finding; the rest is counted (practice)."""
+CAPS: dict[Cap, tuple[Confidence, str]] = {
+    "absence": (Confidence.SUSPECTED, "what is missing may only be missing in the capture"),
+    "size": (Confidence.SUSPECTED, "the sizes in the capture may not be those on the wire"),
+    "clock": (Confidence.PROBABLE, "the times that are compared may come from clocks that disagree"),
+}
+"""The surest that a finding can be that rests on what a gate calls into question, and why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Gate:
+    """What one gate that fired touches."""
+
+    pattern: Pattern
+    flows: frozenset[int]
+    points: frozenset[str]
+    """Points of which everything is touched."""
 
 
 def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = (),
@@ -46,21 +63,20 @@ def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = 
     wanted = _choose(select, ignore)
     outcomes: dict[str, Outcome] = {}
     found: dict[str, list[Finding]] = {}
-    gated: dict[str, set[int]] = {}
+    gates: list[_Gate] = []
     # Gates first: what they say caps the others. A gate that was not selected still caps, but is not reported.
     everything = registry.patterns()
-    gates = [i for i, p in everything.items() if p.gate]
-    todo = [*gates, *(i for i in wanted if not everything[i].gate)]
+    todo = [*(i for i, p in everything.items() if p.gate), *(i for i in wanted if not everything[i].gate)]
     for number, pattern_id in enumerate(todo):
         if progress:
             progress(pattern_id, number, len(todo))
         pattern = everything[pattern_id]
         detection, outcome = _run(pattern, tables, given)
         if pattern.gate:
-            gated[pattern_id] = {flow for o in detection.occurrences for flow in o.flows}
+            gates.append(_gate(pattern, detection))
         if pattern_id in wanted:
             outcomes[pattern_id] = outcome
-            found[pattern_id] = _findings(pattern, detection, gated)
+            found[pattern_id] = _findings(pattern, detection, gates, tables)
     findings = diagnosis.rank([f for group in found.values() for f in group])
     contents = inventory(tables)  # builds what no detector asked for, so that anomalies are complete
     return Report(
@@ -101,23 +117,41 @@ def _run(pattern: Pattern, tables: Tables, given: Mapping[str, float]) -> tuple[
     return detection, Outcome(pattern.id, detection.status, detection.reason, wanted)
 
 
-def _findings(pattern: Pattern, detection: Detection, gated: Mapping[str, set[int]]) -> list[Finding]:
+def _gate(pattern: Pattern, detection: Detection) -> _Gate:
+    whole = {str(o.scope["capture.point"]) for o in detection.occurrences if not o.flows and "capture.point" in o.scope}
+    return _Gate(pattern, frozenset(flow for o in detection.occurrences for flow in o.flows), frozenset(whole))
+
+
+def _findings(pattern: Pattern, detection: Detection, gates: list[_Gate], tables: Tables) -> list[Finding]:
     groups: dict[tuple[str, ...], list[Occurrence]] = defaultdict(list)
     for occurrence in detection.occurrences:
-        groups[occurrence.group].append(_capped(occurrence, pattern, gated))
+        groups[occurrence.group].append(
+            occurrence if pattern.gate else _capped(occurrence, gates, tables))
     return [_finding(pattern, group, _lifted(items), detection) for group, items in groups.items()]
 
 
-def _capped(occurrence: Occurrence, pattern: Pattern, gated: Mapping[str, set[int]]) -> Occurrence:
-    """Absence is only as good as the capture: a gate that touches its flows caps it at suspected."""
-    if pattern.gate or not occurrence.absence or occurrence.confidence is Confidence.SUSPECTED:
-        return occurrence
-    flows = set(occurrence.flows)
-    caps = sorted(gate for gate, touched in gated.items() if touched & flows)
-    if not caps:
-        return occurrence
-    reason = f"capped at suspected by {', '.join(caps)}: what is missing may only be missing in the capture"
-    return dataclasses.replace(occurrence, confidence=Confidence.SUSPECTED, reasons=(*occurrence.reasons, reason))
+def _capped(occurrence: Occurrence, gates: list[_Gate], tables: Tables) -> Occurrence:
+    """Its confidence, no higher than the gates allow that touch its flows, or all of a point where it was seen."""
+    rests = {"absence": occurrence.absence, "size": occurrence.size, "clock": occurrence.clock}
+    for kind, (limit, why) in CAPS.items():
+        if not rests[kind] or occurrence.confidence <= limit:
+            continue
+        caps = [g.pattern.id for g in gates if kind in g.pattern.caps and (
+            not g.flows.isdisjoint(occurrence.flows)
+            or (g.points and not g.points.isdisjoint(_points(occurrence, tables))))]
+        if caps:
+            reason = f"capped at {limit.label} by {', '.join(caps)}: {why}"
+            occurrence = dataclasses.replace(
+                occurrence, confidence=limit, reasons=(*occurrence.reasons, reason))
+    return occurrence
+
+
+def _points(occurrence: Occurrence, tables: Tables) -> set[str]:
+    """Where it was seen: the points of its evidence, and of its flows, which the later ones of a flood have alone."""
+    p = tables.packets
+    flows = [flow for flow in occurrence.flows if flow < len(p.flow_start)]
+    numbers = p.points(p.order[p.flow_start[flows]]).tolist() if flows else []
+    return {e.point for e in occurrence.evidence} | {tables.points[n] for n in numbers}
 
 
 def same_constant(a: float, b: float) -> bool:

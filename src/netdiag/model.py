@@ -10,6 +10,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 
 class Severity(enum.IntEnum):
@@ -46,6 +47,11 @@ class Status(enum.Enum):
     NOT_APPLICABLE = "not-applicable"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
+
+
+Cap = Literal["absence", "size", "clock"]
+"""What a finding may rest on that a gate calls into question: that something was not seen, sizes of segments and
+packets, or times of different files and points compared with each other or with a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,18 @@ class Pattern:
     settings: tuple[Setting, ...] = ()
     explains: tuple[str, ...] = ()
     """Ids of the patterns that are an impact of this one."""
-    gate: bool = False
-    """True for CAP-* patterns: they cap the confidence of others, and are not faults themselves."""
+    caps: tuple[Cap, ...] = ()
+    """For CAP-* patterns: which findings they cap, by the fields of ``Occurrence`` with the same names."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.caps) - set(get_args(Cap))
+        if unknown:
+            raise ValueError(f"caps {sorted(unknown)}: there are {', '.join(get_args(Cap))}")
+
+    @property
+    def gate(self) -> bool:
+        """It says what a capture could not have shown: caps the confidence of others, and is no fault itself."""
+        return bool(self.caps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +153,19 @@ class Occurrence:
     scope: Mapping[str, str | int | float]
     """What is affected, by ECS-style field names."""
     flows: tuple[int, ...] = ()
-    """Flow ids (``flows.flow``) that it touches: what the CAP-* gates are compared with."""
+    """Flow ids (``flows.flow``) that it touches: findings are capped by the gates that share one of them.
+
+    A gate that names no flow and has ``capture.point`` in its scope touches all that was seen at that point; with
+    neither it caps nothing.
+    """
     keys: frozenset[str] = frozenset()
     """Join keys for incidents: ``call:<Call-ID>``, ``flow:<community id>``, ``host:<address>``, ``aor:<aor>``."""
     absence: bool = False
-    """The key fact is that something was not seen; capture-quality gates cap such findings at suspected."""
+    """The key fact is that something was not seen; gates that cap "absence" cap it at suspected."""
+    size: bool = False
+    """It rests on sizes of segments or packets; gates that cap "size" cap it at suspected."""
+    clock: bool = False
+    """It compares times of different files or points, or with a date; gates that cap "clock" cap it at probable."""
     constant: float | None = None
     """A duration in seconds that repeats when the cause is a timer; three equal ones lift the confidence once."""
     start_ns: int = 0

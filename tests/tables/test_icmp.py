@@ -105,7 +105,7 @@ def test_points_are_kept_apart(tmp_path: Path) -> None:
 
 def test_flood_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(icmp, "ROW_LIMIT", 3)
-    tables = load(tmp_path, *[error4(3, 1, SYN4[14:42])] * 5)
+    tables = load(tmp_path, *(error4(3, 1, SYN4[14:42] + bytes([i])) for i in range(5)))
     assert tables.icmp.height == 3
     assert [(x.table, x.count) for x in tables.anomalies()] == [("icmp", 2)]
 

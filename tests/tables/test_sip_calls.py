@@ -8,10 +8,9 @@ import pytest
 from sip_world import Datagram, message, world
 
 from netdiag.tables import Tables
-from netdiag.tables.calls import Call, Media
+from netdiag.tables.calls import Call, Media, named
 from netdiag.tables.registrations import Registration
 from netdiag.tables.schema import schema
-from netdiag.tables.calls import named
 from netdiag.tables.sip import Transaction
 
 A, P, B = ("192.0.2.1", 5060), ("198.51.100.2", 5060), ("203.0.113.3", 5060)

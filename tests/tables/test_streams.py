@@ -171,3 +171,70 @@ def test_any_cutting_gives_the_text_back(tmp_path_factory: pytest.TempPathFactor
             assert s.packets(i, i + 1).tolist() == [3 + first[i]]
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.integers(1, 2000), isn=st.sampled_from([1000, 2**31 - 700, 2**32 - 600, 2**32 - 1]), opened=st.booleans(),
+    snaplen=st.sampled_from([54 + 16, 262144]), limit=st.sampled_from([700, 1 << 22]), mtu=st.integers(20, 700),
+    draw=st.data())
+def test_any_transfer(tmp_path_factory: pytest.TempPathFactory, size: int, isn: int, opened: bool, snaplen: int,
+                      limit: int, mtu: int, draw: st.DataObject) -> None:
+    """Segments lost, repeated, cut anew, late, with the start or without: each byte is right or said to be missing."""
+    text = random.Random(size).randbytes(size)
+    cuts = [(a, min(a + mtu, size)) for a in range(0, size, mtu)]
+    lost = draw.draw(st.sets(st.integers(0, len(cuts) - 1)))
+    again = draw.draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(1, 900)), max_size=6))
+    sent = [c for i, c in enumerate(cuts) if i not in lost] + [(a, min(a + n, size)) for a, n in again]
+    late = draw.draw(st.lists(st.integers(0, 3), min_size=len(sent), max_size=len(sent)))
+    sent = [sent[i] for i in sorted(range(len(sent)), key=lambda i: i + late[i])]
+    t = Talk(isn).handshake() if opened else Talk(isn)
+    first_row = len(t.frames)
+    for i, (a, b) in enumerate(sent):
+        t.c(20 + i * 7, ACK, 1 + a, 1, text[a:b], ident=i + 1)
+    tables = read(tmp_path_factory.mktemp("s") / "t.pcap", t.frames, snaplen)
+    if not sent:
+        assert opened == bool(tables.tcp.height)
+        return
+    # Without an other side the higher port is the client's: 40000.
+    s = client(tables, limit)
+    origin = 0 if opened else min(a for a, _ in sent if a > sent[0][0] - limit)
+    owner: dict[int, int] = {}
+    for i, (a, b) in enumerate(sent):
+        for at in range(a, min(b, a + snaplen - 54)):
+            if 0 <= at - origin < limit:
+                owner.setdefault(at - origin, i)
+    inside = [(a - origin, b - origin) for a, b in sent if b > origin and a - origin < limit]
+    assert len(s.data) == max((min(b, limit) for _, b in inside), default=0)
+    assert s.start_known == opened
+    assert s.truncated == (any(b - origin > limit or a - origin < -limit for a, b in sent))
+    holes = {i for a, b in s.holes for i in range(a, b)}
+    assert holes == set(range(len(s.data))) - set(owner)
+    latest = 0
+    for at in range(len(s.data)):
+        assert s.data[at] == (text[origin + at] if at in owner else 0)
+        if at in owner:
+            latest = max(latest, owner[at])
+            assert s.packet_at(at) == first_row + latest
+            assert s.packets(at, at + 1).tolist() == [first_row + owner[at]]
+
+
+def test_numbers_that_go_round_twice(tmp_path: Path) -> None:
+    """9 GB in segments of 64 kB, of which the capture holds the headers: counts do not end at 2^32."""
+    step, count = 65_495, 140_000
+    t = Talk(2**32 - 5).handshake()
+    write(tmp_path / "t.pcap", t.frames)
+    frame = Talk().c(0, ACK, 1, 1).frames[0][1]
+    block = np.zeros((count, 16 + len(frame)), np.uint8)
+    block[:, :16] = np.frombuffer(struct.pack("<IIII", START // 10**9 + 1, 0, len(frame), len(frame) + step), np.uint8)
+    block[:, 16:] = np.frombuffer(frame, np.uint8)
+    block[:, 16 + 16 : 16 + 18] = np.frombuffer(struct.pack(">H", 40 + step), np.uint8)
+    block[:, 16 + 18 : 16 + 20] = (np.arange(count) % 65535 + 1).astype(">u2").view(np.uint8).reshape(-1, 2)
+    sequence = (2**32 - 4 + step * np.arange(count)) % 2**32
+    block[:, 16 + 38 : 16 + 42] = sequence.astype(">u4").view(np.uint8).reshape(-1, 4)
+    with (tmp_path / "t.pcap").open("ab") as file:
+        file.write(block.tobytes())
+    tables = open_captures([str(tmp_path / "t.pcap")])
+    c = tables.tcp.row(0, named=True)
+    assert c["data_client"] == step * count
+    assert (c["retransmissions_client"], c["out_of_order_client"], c["acked_unseen"]) == (0, 0, 0)
+    s = client(tables, 1 << 20)
+    assert (s.truncated, s.holes) == (True, ((0, 1 << 20),))

@@ -16,6 +16,8 @@ from netdiag.model import Anomaly, CaptureSummary, Evidence
 if TYPE_CHECKING:
     import polars as pl
 
+    from netdiag.decode.fragments import Datagram
+    from netdiag.tables.clocks import Clocks
     from netdiag.tables.packets import Packets
     from netdiag.tables.points import CrossPoint
     from netdiag.tables.streams import Streams
@@ -69,6 +71,8 @@ class Tables:
         """Point to packets the capturing interface dropped (pcapng ISB); points without that record are absent."""
         self.capture_filters = capture_filters or {}
         self.anomaly_log = AnomalyLog(packets)
+        self.datagrams: list[Datagram] = []
+        """Fragmented IP datagrams as they were put together, or not; ``fragments`` shows them as a table."""
 
     # Each property imports its module when asked: a command pays for the tables it uses.
 
@@ -76,6 +80,11 @@ class Tables:
     def flows(self) -> pl.DataFrame:
         from netdiag.tables import flows
         return flows.build(self)
+
+    @cached_property
+    def fragments(self) -> pl.DataFrame:
+        from netdiag.tables import fragments
+        return fragments.build(self)
 
     @cached_property
     def tcp(self) -> pl.DataFrame:
@@ -158,6 +167,11 @@ class Tables:
     def crosspoint(self) -> CrossPoint:
         from netdiag.tables.points import CrossPoint
         return CrossPoint(self)
+
+    @cached_property
+    def clocks(self) -> Clocks:
+        from netdiag.tables.clocks import Clocks
+        return Clocks(self)
 
     def anomalies(self) -> tuple[Anomaly, ...]:
         """What was odd so far; complete when all tables of interest have been built."""

@@ -13,6 +13,7 @@ from netdiag.tables import schema as schemas
 from netdiag.tables import tcp_segments
 from netdiag.tables.packets import (
     ACK,
+    BAD,
     CUT,
     FIRST_FRAGMENT,
     FRAGMENT,
@@ -71,6 +72,7 @@ def build(tables: Tables) -> pl.DataFrame:
     midstream = (segments.flags[segments.start] & SYN) == 0
     unseen = (segments.classes & tcp_segments.ACKED_UNSEEN) != 0
     first_fragment, later_fragment = _fragments(p)
+    icmp = ((p.proto == ICMP) | (p.proto == ICMPV6)) & (p.flow < len(p.flow_start))
     point = p.points(np.arange(p.n))
     out = []
     for number, name in enumerate(tables.points):
@@ -93,15 +95,16 @@ def build(tables: Tables) -> pl.DataFrame:
             tcp_connections=int(here.sum()), tcp_oneway=int((oneway & here).sum()),
             tcp_midstream=int((midstream & here).sum()),
             first_fragments=int(first_fragment[mine].sum()), later_fragments=int(later_fragment[mine].sum()),
-            icmp_packets=int(((p.proto[mine] == ICMP) | (p.proto[mine] == ICMPV6)).sum()),
+            icmp_packets=int(icmp[mine].sum()),
             capture_filter=tables.capture_filters.get(name)))
     return schemas.frame(PointQuality, out)
 
 
 def _fragments(p: Packets) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Rows that are the first piece of a datagram, and rows that are a later one."""
+    counted = p.flow < len(p.flow_start)
     first = (p.flags & FIRST_FRAGMENT) != 0
-    return first, ((p.flags & FRAGMENT) != 0) & ~first
+    return first & counted, ((p.flags & FRAGMENT) != 0) & ~first & counted
 
 
 def _oneway_connections(s: tcp_segments.Segments) -> npt.NDArray[np.bool_]:
@@ -138,10 +141,21 @@ def lossy_flows(tables: Tables) -> I64:
     return _flows(tables, np.bincount(s.connection[unseen], minlength=len(s.start)) > 0)
 
 
-def cut_flows(tables: Tables) -> I64:
-    """Flow ids with packets that were cut by the snap length, of any protocol (CAP-SNAPLEN)."""
+def cut_packets(tables: Tables) -> I64:
+    """Packet rows that the snap length has cut, of any protocol (CAP-SNAPLEN).
+
+    Frames that have lost nothing but what follows the IP packet (padding, a checksum of the link) are left out.
+    """
     p = tables.packets
-    ids = np.unique(p.flow[(p.flags & CUT) != 0]).astype(np.int64)
+    cut = np.flatnonzero((p.flags & CUT) != 0)
+    kept: I64 = cut[((p.flags[cut] & BAD) != 0) | (p.length[cut] < p.wire[cut])]
+    return kept
+
+
+def cut_flows(tables: Tables) -> I64:
+    """Flow ids of ``cut_packets``."""
+    p = tables.packets
+    ids = np.unique(p.flow[cut_packets(tables)]).astype(np.int64)
     return ids[ids < len(p.flow_start)]
 
 

@@ -48,7 +48,7 @@ PATTERN = Pattern(
     prevention="Keep a ring buffer running at the places where faults are looked for.",
     next_capture="The same traffic from its beginning: start the capture, then the test.",
     settings=(Setting("start_window_s", 5, "s", "practice: what is under way at the start shows itself that soon"),),
-    gate=True,
+    caps=("absence",),
 )
 
 DETAILED = 30

@@ -53,7 +53,7 @@ PATTERN = Pattern(
     prevention="Write down for each tap what passes it, and check both directions before the test.",
     next_capture="The same hosts, captured on one of them or at a point that both directions pass.",
     settings=(Setting("min_packets", 5, "packets", "practice: fewer packets of a flow say little"),),
-    gate=True,
+    caps=("absence",),
 )
 
 DETAILED = 10

@@ -128,7 +128,7 @@ class _Context:
             evidence=self._tables.evidence(c.syn_packets, facts) if detailed else (),
             scope={"destination.ip": c.server, "destination.port": c.server_port},
             flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}), absence=not lost_at,
-            start_ns=c.first_ns, end_ns=c.last_ns, alternatives=tuple(alternatives),
+            clock=bool(lost_at), start_ns=c.first_ns, end_ns=c.last_ns, alternatives=tuple(alternatives),
             next_capture=PATTERN.next_capture.replace("PORT", str(c.server_port)).replace("SERVER", c.server))
 
     def _answered_meanwhile(self, c: Connection) -> int:

@@ -165,7 +165,7 @@ def _occurrences(tables: Tables, accepted: list[tuple[Death, Confidence, tuple[s
             if number < DETAILED else (),
             scope={"server.ip": c.server, "server.port": c.server_port, "tcp.idle_s": round(high, 3)},
             flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}),
-            absence=confidence is Confidence.SUSPECTED, constant=round(d.idle_s, 3),
+            absence=confidence is Confidence.SUSPECTED, clock=bool(lost_at), constant=round(d.idle_s, 3),
             start_ns=d.start_ns, end_ns=d.end_ns, limitations=() if later or d.reset is not None else
             ("no other connection of these hosts shows that the path was alive",),
             alternatives=() if confidence is Confidence.CONFIRMED else (Alternative(

@@ -203,7 +203,8 @@ def _occurrence(tables: Tables, twins: SipTwins | None, row: dict[str, object], 
                                          "nat.silence_s": round(silence, 3)}) if twins else (),
         scope={"source.ip": str(row["source"])}, flows=(int(str(row["flow"])),),
         keys=frozenset({f"aor:{row['aor']}", f"call:{row['call_id']}", f"host:{row['source']}"}), absence=not lost_at,
-        start_ns=int(str(row["first_ns"])), end_ns=int(str(row["next_ns"])), alternatives=(
+        clock=bool(lost_at) and len(same) < ALIKE, start_ns=int(str(row["first_ns"])),
+        end_ns=int(str(row["next_ns"])), alternatives=(
             Alternative("the phone was off or its line was down", "it did not answer",
                         f"{lost_at} saw other requests, and not this one" if lost_at else
                         "its registration goes on with the same identity"),))

@@ -158,7 +158,7 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
             severity=severity if refused.height else Severity.MEDIUM,
             title=("Client certificate" if item.by == "client" else
                    "Certificate" if role == "leaf" else "Intermediate certificate") + " past its end date",
-            limitations=(BEHIND,) if behind else (),
+            limitations=(BEHIND,) if behind else (), clock=not asked,
             alternatives=(Alternative(
                 "the clock of the capturing host is ahead", "dates are compared with packet times",
                 "the other side refused as well" if refused.height else "no peer refused"),),

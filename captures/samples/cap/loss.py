@@ -1,0 +1,221 @@
+"""Samples of CAP-LOSS: packets that were on the wire and are not in the capture."""
+
+from _craft.network import Connection, Wire
+from _craft.sip import rtcp_report, rtp
+
+CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
+FORTH, BACK = 0x1111, 0x2222
+RUN = frozenset(range(100, 106))
+"""Six packets in a row, two seconds into a stream."""
+MOMENTS = frozenset(n + i for n in (50, 110, 180) for i in range(3))
+"""Three gaps of three packets."""
+
+HIT_FRAMES = {"hit": [7], "hit_together": [11, 13, 15], "hit_two_points": {"mirror": [6], "server": [6]},
+              "hit_rtcp": [101, 102, 146], "hit_both_directions": [101, 102, 215, 216, 349, 350]}
+
+
+def _transfer(wire: Wire, at: float = 0.0, cport: int = 40000, missing: bool = True) -> Connection:
+    """Three requests with their ACKs; the second request is not captured."""
+    conn = Connection(wire, CLIENT, cport, SERVER, 443)
+    conn.open(at)
+    conn.data(at + 0.1, True, b"first")
+    if missing:
+        conn.cseq += 100
+    else:
+        conn.segment(at + 0.2, True, "PA", b"x" * 100)
+    conn.segment(at + 0.22, False, "A")
+    conn.data(at + 0.3, True, b"third")
+    return conn
+
+
+def hit():
+    """A request that the server acknowledges, and that is not in the capture."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443)
+    conn.open(0.0)
+    conn.data(0.1, True, b"first")
+    conn.cseq += 100
+    conn.data(0.2, True, b"third")
+    conn.data(0.3, True, b"fourth")
+    return wire.sorted()
+
+
+def hit_together():
+    """Three connections lack a request at the same moment."""
+    wire = Wire()
+    conns = [Connection(wire, f"10.20.0.{15 + i}", 40000, SERVER, 443) for i in range(3)]
+    for i, conn in enumerate(conns):
+        conn.open(i * 0.001)
+    for i, conn in enumerate(conns):
+        conn.data(0.31 + i * 0.01, True, b"request", 0.0005)
+        conn.cseq += 100
+    del wire.frames[-6:]
+    for i, conn in enumerate(conns):
+        conn.data(0.41 + i * 0.01, True, b"request", 0.0005)
+    return wire.sorted()
+
+
+def hit_two_points():
+    """The mirror port lacks a request that the server's own capture has."""
+    mirror, server = Wire(), Wire()
+    _transfer(mirror)
+    _transfer(server, missing=False)
+    return {"mirror": mirror.sorted(), "server": server.sorted()}
+
+
+def near_miss_retransmitted():
+    """Condition: the bytes never come. The request was lost before the capture point, and is sent again."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443)
+    conn.open(0.0)
+    conn.data(0.1, True, b"first")
+    conn.cseq += 100
+    conn.segment(0.2, True, "PA", b"third")
+    conn.segment(0.22, False, "A", ack=conn.cseq - 105)
+    conn.segment(0.45, True, "PA", b"x" * 100, seq=conn.cseq - 105)
+    conn.segment(0.47, False, "A")
+    return wire.sorted()
+
+
+def near_miss_reordered():
+    """Condition: neither before nor after. The capture wrote the ACK before the request."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443)
+    conn.open(0.0)
+    conn.segment(0.1, False, "A", ack=conn.cseq + 5)
+    conn.segment(0.101, True, "PA", b"first")
+    return wire.sorted()
+
+
+def near_miss_midstream():
+    """Condition: bytes from inside the capture. These were sent before it began."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443)
+    conn.segment(0.0, False, "A", ack=conn.cseq + 500)
+    conn.cseq += 500
+    conn.data(0.1, True, b"request")
+    return wire.sorted()
+
+
+def near_miss_reset():
+    """Condition: no reset. Its acknowledgment number may be anything."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443)
+    conn.open(0.0)
+    conn.data(0.1, True, b"request")
+    conn.segment(0.2, False, "RA", ack=conn.cseq + 7000)
+    return wire.sorted()
+
+
+def near_miss_share():
+    """Condition: 0.05 % of the data segments. One of 2001 is less."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 443, options=())
+    conn.open(0.0)
+    for i in range(2000):
+        conn.segment(0.1 + i * 0.0001, True, "A", b"x")
+    conn.cseq += 1
+    conn.segment(0.4, False, "A")
+    conn.segment(0.5, True, "A", b"x")
+    return wire.sorted()
+
+
+def _audio(wire: Wire, counted: tuple[int, int], lost: frozenset[int] = RUN, reporter: str = SERVER,
+           first: int = 1000) -> Wire:
+    """Three seconds of audio, and two reports by its receiver."""
+    rtp(wire, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=lost, first=first)
+    for at, number, count in zip((1.99, 2.99), (99, 149), counted, strict=True):
+        rtcp_report(wire, at, reporter, 4001, CLIENT, 4001, ssrc=BACK, about=FORTH, highest=first + number, lost=count)
+    return wire
+
+
+def hit_rtcp():
+    """Six packets are missing, and the receiver counts none of them as lost."""
+    return _audio(Wire(), (2, 2), first=65_450).sorted()
+
+
+def near_miss_rtcp_counts_them():
+    """Condition: the receiver has them. Here it counts six lost packets as well."""
+    return _audio(Wire(), (2, 8)).sorted()
+
+
+def near_miss_rtcp_counts_most():
+    """Condition: five packets more than the receiver lacks. Here two."""
+    return _audio(Wire(), (2, 6)).sorted()
+
+
+def near_miss_lost_before_the_reports():
+    """Condition: missing between two reports. These were missing before the first one, which may begin late."""
+    return _audio(Wire(), (0, 0), lost=frozenset(range(20, 26))).sorted()
+
+
+def near_miss_restart_between_the_reports():
+    """Condition: one sequence. The sender began a new one, and nothing is missing between its parts."""
+    wire = Wire()
+    rtp(wire, 0.0, CLIENT, 4000, SERVER, 4000, 2.0, ssrc=FORTH, lost=frozenset(range(20, 26)))
+    rtp(wire, 2.0, CLIENT, 4000, SERVER, 4000, 1.0, ssrc=FORTH, first=20_000)
+    for at, highest in ((1.99, 1099), (2.99, 20_049)):
+        rtcp_report(wire, at, SERVER, 4001, CLIENT, 4001, ssrc=BACK, about=FORTH, highest=highest)
+    return wire.sorted()
+
+
+def near_miss_another_reports():
+    """Condition: the report is by the destination of the stream. A recorder next to the sender lacks nothing."""
+    return _audio(Wire(), (2, 2), reporter="10.20.0.16").sorted()
+
+
+def _call(wire: Wire, forth: frozenset[int] = MOMENTS, back: frozenset[int] = MOMENTS) -> Wire:
+    """Audio in both directions for five seconds."""
+    rtp(wire, 0.0, CLIENT, 4000, SERVER, 4000, 5.0, ssrc=FORTH, lost=forth)
+    rtp(wire, 0.003, SERVER, 4000, CLIENT, 4000, 5.0, ssrc=BACK, lost=back)
+    return wire
+
+
+def hit_both_directions():
+    """Both directions miss packets at the same three moments."""
+    return _call(Wire()).sorted()
+
+
+def near_miss_one_direction():
+    """Condition: both directions. Only one has gaps."""
+    return _call(Wire(), back=frozenset()).sorted()
+
+
+def near_miss_two_moments():
+    """Condition: three moments. A link that failed twice looks the same."""
+    return _call(Wire(), frozenset({50, 110, 180}), frozenset({50, 110, 220})).sorted()
+
+
+def near_miss_same_direction():
+    """Condition: both directions. Two streams of one sender share their way, and its losses."""
+    wire = Wire()
+    rtp(wire, 0.0, CLIENT, 4000, SERVER, 4000, 5.0, ssrc=FORTH, lost=MOMENTS)
+    rtp(wire, 0.003, CLIENT, 4000, SERVER, 4000, 5.0, ssrc=BACK, lost=MOMENTS)
+    return wire.sorted()
+
+
+def near_miss_restarts():
+    """Condition: gaps, not restarts. Both senders begin a new sequence at the same eight moments (hold and resume)."""
+    wire = Wire()
+    for i in range(9):
+        for at, src, dst, ssrc, lost in ((i, CLIENT, SERVER, FORTH, 10), (i + 0.003, SERVER, CLIENT, BACK, 30)):
+            rtp(wire, at, src, 4000, dst, 4000, 1.0, ssrc=ssrc, first=1000 + 5000 * i, size=1,
+                lost=frozenset({lost} if i < 3 else ()))
+    return wire.sorted()
+
+
+def near_miss_other_moments():
+    """Condition: the same moments. The gaps lie elsewhere in the other direction."""
+    return _call(Wire(), back=frozenset(n + 20 for n in MOMENTS)).sorted()
+
+
+def near_miss_by_chance():
+    """Condition: more than chance gives. Both directions lose every fourth packet, so that some gaps must coincide."""
+    return _call(Wire(), frozenset(range(10, 240, 4)), frozenset(range(11, 240, 4))).sorted()
+
+
+def near_miss_counted_as_lost():
+    """Condition: no receiver counts them. The server reports that it lost them all."""
+    wire = _call(Wire())
+    rtcp_report(wire, 4.9, SERVER, 4001, CLIENT, 4001, ssrc=BACK, about=FORTH, highest=1244, lost=9)
+    return wire.sorted()

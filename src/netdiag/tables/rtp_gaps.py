@@ -1,0 +1,153 @@
+"""Gaps in RTP streams that speak of the capture: the receiver does not count them, or both directions share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from netdiag.tables.rtp import RtpSeries, RtpStream, series
+from netdiag.tables.schema import rows
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+STREAMS = 2000
+"""Streams that are looked at packet by packet (practice)."""
+CHANCE = 10
+"""So many times more shared gaps than chance gives (practice)."""
+PAIRS = 20
+"""Pairs of opposite streams looked at first: where they share nothing, the others are not looked at (practice)."""
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """A stream of which the capture lacks more than its receiver says that it lacks."""
+
+    stream: RtpStream
+    missing: int
+    """Sequence numbers between two reports that the capture lacks."""
+    reported: int
+    """How much the receiver's count of lost packets grew meanwhile."""
+    reports: tuple[int, int]
+    """Packet rows of the two reports."""
+    gap: int
+    """Packet row behind the longest run of missing numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Two opposite streams of one flow that miss packets at the same moments."""
+
+    streams: tuple[RtpStream, RtpStream]
+    moments: int
+    """Gaps of the first stream during which the second has one too."""
+    gaps: tuple[int, int]
+    by_chance: float
+    """How many moments would be shared if the two streams had nothing to do with each other."""
+    packets: tuple[int, ...]
+    """Packet rows behind shared gaps, of both streams."""
+
+
+def _reports(tables: Tables) -> pl.DataFrame:
+    """One row for each stream that its destination reports on: lists of ``report``, ``highest``, ``counted``."""
+    about = tables.rtcp.filter(pl.col("about_ssrc").is_not_null() & pl.col("cumulative_lost").is_not_null())
+    return about.group_by("point", ssrc="about_ssrc", destination="source", maintain_order=True).agg(
+        report="packet", highest="highest_sequence", counted="cumulative_lost")
+
+
+def disputed(tables: Tables, least: float) -> Iterator[Disputed]:
+    """Streams that lack ``least`` packets more than the reports of their destination count (RFC 3550 §6.4.1).
+
+    Only what lies between the first and the last report counts: a receiver may have begun late.
+    """
+    streams = tables.rtp.filter((pl.col("lost") >= least) & (pl.col("restarts") == 0))
+    if not streams.height:
+        return
+    both = streams.join(_reports(tables), on=["point", "ssrc", "destination"], maintain_order="left").with_columns(
+        growth=pl.col("counted").list.last() - pl.col("counted").list.first())
+    both = both.filter((pl.col("report").list.len() >= 2) & (pl.col("growth") >= 0)
+                       & (pl.col("lost") - pl.col("growth") >= least)).head(STREAMS)
+    told = both.select("report", "highest", "growth").iter_rows()
+    for stream, (report, highest, growth) in zip(rows(both.select(streams.columns), RtpStream), told, strict=True):
+        found = _between(series(tables, stream), highest[0], highest[-1], tables.packets.ts[report[0]])
+        if found and found[0] - growth >= least:
+            yield Disputed(stream, found[0], growth, (report[0], report[-1]), found[1])
+
+
+def _extended(sequence: npt.NDArray[np.uint16]) -> I64:
+    """Sequence numbers in order of arrival, counted on over the wrap."""
+    return np.cumsum(np.concatenate((sequence[:1].astype(np.int64), np.diff(sequence).view(np.int16).astype(np.int64))))
+
+
+def _between(s: RtpSeries, low: int, high: int, low_ns: int) -> tuple[int, int] | None:
+    """How many numbers behind ``low`` up to ``high`` are missing, and the packet behind the longest run of them."""
+    number = _extended(s.sequence)
+    # The report names a packet that came shortly before it.
+    near = max(int(np.searchsorted(s.ts_ns, low_ns)) - 1, 0)
+    begin = int(number[near]) + ((low - int(number[near]) + 0x8000) & 0xFFFF) - 0x8000
+    span = (high - low) & 0xFFFFFFFF
+    inside = np.unique(number[(number > begin) & (number <= begin + span)])
+    if not len(inside):
+        return None
+    longest = int(inside[int(np.diff(inside, prepend=begin).argmax())])
+    return span - len(inside), int(s.packet[np.flatnonzero(number == longest)[0]])
+
+
+def shared(tables: Tables, least: float) -> Iterator[Shared]:
+    """Pairs of opposite streams of one flow, with ``least`` shared gaps and far more of them than chance gives.
+
+    Streams whose destination counts them as lost (half of it, or more) are left out: there the network lost them.
+    Those with the longest gaps on both sides come first, since what a capture loses it loses of all flows at once.
+    """
+    streams = tables.rtp.filter((pl.col("gaps") >= least) & (pl.col("restarts") == 0))
+    if streams.height < 2:
+        return
+    streams = streams.filter(pl.len().over("flow") == 2)
+    counted = _reports(tables).select("point", "ssrc", "destination", counted=pl.col("counted").list.max())
+    real = streams.join(counted, on=["point", "ssrc", "destination"]).filter(pl.col("counted") * 2 >= pl.col("lost"))
+    streams = streams.join(real, on="flow", how="anti", maintain_order="left").sort(
+        pl.col("max_gap").min().over("flow"), "flow", descending=[True, False], maintain_order=True)
+    objects = rows(streams.head(STREAMS), RtpStream)
+    met = 0
+    for number, (one, two) in enumerate(zip(objects, objects, strict=False)):
+        if number == PAIRS and not met:
+            return
+        found = _share(tables, one, two)
+        if found and found.moments >= max(least, CHANCE * found.by_chance):
+            met += 1
+            yield found
+
+
+def _share(tables: Tables, one: RtpStream, two: RtpStream) -> Shared | None:
+    begin, end = max(one.first_ns, two.first_ns), min(one.last_ns, two.last_ns)
+    if one.source == two.source or end <= begin:
+        return None
+    (low, high, packet), (other_low, other_high, other_packet) = (
+        _gaps(series(tables, s), begin, end) for s in (one, two))
+    if not len(low) or not len(other_low):
+        return None
+    # The first gap of the other stream that ends after this one begins: do the two overlap?
+    at = np.minimum(np.searchsorted(other_high, low, "right"), len(other_low) - 1)
+    met = (other_low[at] < high) & (other_high[at] > low)
+    width = float((high - low).mean() + (other_high - other_low).mean())
+    return Shared((one, two), int(met.sum()), (len(low), len(other_low)),
+                  len(low) * len(other_low) * width / (end - begin),
+                  (*packet[met].tolist(), *np.unique(other_packet[at[met]]).tolist()))
+
+
+def _gaps(s: RtpSeries, begin: int, end: int) -> tuple[I64, I64, npt.NDArray[np.uint32]]:
+    """For each run of missing numbers: time of the packet before it and behind it, and the latter's row."""
+    number = _extended(s.sequence)
+    order = np.argsort(number, kind="stable")
+    behind = np.flatnonzero(np.diff(number[order]) > 1) + 1
+    low, high, packet = s.ts_ns[order[behind - 1]], s.ts_ns[order[behind]], s.packet[order[behind]]
+    keep = (low >= begin) & (high <= end) & (low < high)
+    by_time = np.argsort(high[keep], kind="stable")
+    return low[keep][by_time], high[keep][by_time], packet[keep][by_time]

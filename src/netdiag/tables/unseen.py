@@ -1,0 +1,79 @@
+"""TCP bytes that their receiver acknowledged and the capture lacks: where, and who else has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from netdiag.tables.packets import FIN, RST, SYN
+from netdiag.tables.tcp_segments import ACKED_UNSEEN, connection_segments, segments
+
+if TYPE_CHECKING:
+    from netdiag.tables import Tables
+
+I64 = npt.NDArray[np.int64]
+
+
+def unseen_acks(tables: Tables) -> pl.DataFrame:
+    """ACKs that are the first for bytes that the capture never holds: ``connection``, ``flow``, ``packet``, ``ts_ns``.
+
+    Resets are left out: no receiver checks their acknowledgment number (RFC 9293 §3.5.3), so any may be there.
+    """
+    s = segments(tables)
+    entry = np.flatnonzero((s.classes & ACKED_UNSEEN) != 0)
+    entry = entry[(s.flags[entry] & RST) == 0]
+    row = s.row[entry]
+    p = tables.packets
+    return pl.DataFrame({"connection": s.connection[entry], "flow": p.flow[row], "packet": row, "ts_ns": p.ts[row]})
+
+
+def data_segments(tables: Tables, connections: list[int]) -> list[int]:
+    """How many segments with payload of each of these connections were captured."""
+    s = segments(tables)
+    return [int((s.length[s.block(c)] > 0).sum()) for c in connections]
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Bytes of one side of a connection that were acknowledged and not captured."""
+
+    first: int
+    """Counted as in ``Segments.seq``: from the first segment of that side that was captured, mostly its SYN."""
+    size: int
+    raw: int
+    """Sequence number on the wire."""
+
+
+def hole(tables: Tables, connection: int, packet: int) -> Hole | None:
+    """The first bytes that ``packet`` acknowledges and the capture lacks; None where it lacks none."""
+    s = connection_segments(tables, connection)
+    at = int(np.flatnonzero(s.row == packet)[0])
+    limit = int(s.ack[at])
+    mine = np.flatnonzero((s.client != s.client[at]) & ((s.flags & RST) == 0))
+    mine = mine[np.argsort(s.seq[mine], kind="stable")]
+    if not len(mine):
+        return None
+    begin = s.seq[mine]
+    reach: I64 = np.maximum.accumulate(begin + s.length[mine] + ((s.flags[mine] & (SYN | FIN)) != 0))
+    gaps = np.flatnonzero(begin[1:] > reach[:-1])
+    first = int(reach[gaps[0]]) if len(gaps) else int(reach[-1])
+    stop = min(limit, int(begin[gaps[0] + 1])) if len(gaps) else limit
+    if first >= stop:
+        return None
+    p = tables.packets
+    known = int(p.tcp.seq[np.searchsorted(p.tcp.row, s.row[mine[0]])])
+    return Hole(first, stop - first, (known + first - int(begin[0])) & 0xFFFFFFFF)
+
+
+def held_elsewhere(tables: Tables, packet: int, missing: Hole) -> int | None:
+    """A packet of another capture point that holds the first missing byte, sent by whom ``packet`` answers."""
+    p = tables.packets
+    row = p.tcp.row[(np.uint32(missing.raw) - p.tcp.seq) < p.wire[p.tcp.row]]
+    row = row[(p.src[row] == p.dst[packet]) & (p.sport[row] == p.dport[packet])
+              & (p.dst[row] == p.src[packet]) & (p.dport[row] == p.sport[packet])]
+    there = row[p.points(row) != p.points([packet])[0]]
+    return int(there[0]) if len(there) else None
