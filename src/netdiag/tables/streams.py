@@ -7,6 +7,7 @@ by the snap length (holes) and segments far outside the stream (dropped beyond t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,17 +161,33 @@ def _pieces(packets: Packets, rows: U32, start: I64, wire: I64, limit: int) -> _
 
 
 def _first_wins(arrival: I64, begin: I64, end: I64, base: I64) -> tuple[I64, I64, I64, I64]:
-    """Overlapping segments that are no plain repeats: paints an owner for every byte, latest first."""
-    owner = np.full(int(end.max()), -1, np.int32)
-    for i in np.argsort(-arrival, kind="stable").tolist():
-        owner[int(begin[i]) : int(end[i])] = i
-    edge = np.flatnonzero(owner[1:] != owner[:-1]) + 1
-    left = np.concatenate([np.zeros(1, np.int64), edge])
-    right = np.append(edge, len(owner))
-    who = owner[left]
-    held = who >= 0
-    left, right, who = left[held], right[held], who[held]
-    return arrival[who], left, right, base[who]
+    """Overlapping segments (in order of ``begin``) that are no plain repeats: a sweep, the earliest at each byte."""
+    begins, ends, ranks = begin.tolist(), end.tolist(), arrival.tolist()
+    who: list[int] = []
+    left: list[int] = []
+    right: list[int] = []
+    here: list[tuple[int, int]] = []  # heap of (rank in time, segment) of those that have begun
+    at = following = 0
+    while following < len(begins) or here:
+        if not here:
+            at = max(at, begins[following])
+        while following < len(begins) and begins[following] <= at:
+            heappush(here, (ranks[following], following))
+            following += 1
+        i = here[0][1]
+        if ends[i] <= at:
+            heappop(here)
+            continue
+        stop = min(ends[i], begins[following]) if following < len(begins) else ends[i]
+        if who and who[-1] == i and right[-1] == at:
+            right[-1] = stop
+        else:
+            who.append(i)
+            left.append(at)
+            right.append(stop)
+        at = stop
+    index = np.array(who, np.int64)
+    return arrival[index], np.array(left, np.int64), np.array(right, np.int64), base[index]
 
 
 def _assemble(packets: Packets, p: _Pieces, size: int, start_known: bool, truncated: bool) -> Stream:
