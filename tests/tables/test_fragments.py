@@ -231,3 +231,19 @@ def test_random_fragments_agree_with_tshark(tmp_path: Path) -> None:
     """Which datagrams come whole, of which pieces, with which overlaps and contradictions."""
     path = write(tmp_path / "t.pcap", [frame for seed in range(12) for frame in _random_frames(seed)])
     assert test_agreement.compare(path) == {}
+
+
+def test_extension_headers_behind_the_fragment_header(tmp_path: Path) -> None:
+    """They are a part of the datagram (RFC 8200 §4.5), so the protocol is known when it is whole."""
+    options = bytes([17, 0, 1, 4, 0, 0, 0, 0])  # next header UDP; eight bytes of padding (RFC 8200 §4.6)
+    data = options + struct.pack(">HHHH", 5060, 5060, 8 + 1200, 0) + b"x" * 1200
+    cut = 600
+    frames = []
+    for number, (a, b) in enumerate(((0, cut), (cut, len(data)))):
+        header = struct.pack(">BBHI", 60, 0, a | (b < len(data)), 7)
+        frames.append((START + number * MS, ip6("2001:db8::1", "2001:db8::2", 44, header + data[a:b])))
+    tables = read(tmp_path / "t.pcap", frames)
+    p = tables.packets
+    assert p.proto.tolist() == [17, 17]
+    assert (int(p.sport[1]), int(p.wire[1]), p.payload(1, 1)) == (5060, 1200, b"x")
+    assert tables.fragments["missing"].to_list() == [0]

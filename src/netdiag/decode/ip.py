@@ -139,21 +139,43 @@ def _sixth(space: Space, at: I64, end: I64, wire_end: I64, out: Internet, rows: 
         if not len(todo):
             break
         head = space.gather(here[todo], 8)
-        kind = proto[todo]
-        fragment = np.flatnonzero(kind == 44)
+        fragment = np.flatnonzero(proto[todo] == 44)
         if len(fragment):
             mine = rows[todo[fragment]]
             word = head[fragment, 2].astype(np.int64) << 8 | head[fragment, 3]
             out.piece[mine], out.more[mine] = word & 0xFFF8, (word & 1) == 1
             out.fragment[mine] = (word & 0xFFF9) != 0  # an atomic fragment is whole (RFC 6946)
             out.frag_id[mine] = head[fragment, 4:8].copy().view(">u4").reshape(-1)
-        size = np.where(kind == 44, 8, np.where(kind == 51, (head[:, 1].astype(np.int64) + 2) * 4,
-                                                (head[:, 1].astype(np.int64) + 1) * 8))
-        inside = here[todo] + size <= np.minimum(end[todo], stop[todo])
+        inside = _step(head, here, proto, todo, np.minimum(end, stop))
         out.good[rows[todo[~inside]]] = False
-        here[todo] += np.where(inside, size, 0)
-        proto[todo] = head[:, 0]
-        going = inside & np.isin(head[:, 0], _EXTENSIONS) & (out.piece[rows[todo]] == 0)
-        todo = todo[going]
+        # What follows the header of a fragment is a part of the datagram (RFC 8200 §4.5).
+        todo = todo[inside & np.isin(head[:, 0], _EXTENSIONS) & ~out.fragment[rows[todo]]]
     out.proto[rows], out.ttl[rows] = proto, h["hops"]
     out.at[rows], out.size[rows] = here, np.maximum(stop - here, 0)
+
+
+def _step(head: npt.NDArray[np.uint8], here: I64, proto: npt.NDArray[np.uint8], todo: I64, end: I64
+          ) -> npt.NDArray[np.bool_]:
+    """Passes the extension headers of the rows ``todo``, whose first bytes are ``head``; which lie before ``end``?"""
+    kind = proto[todo]
+    size = np.where(kind == 44, 8, np.where(kind == 51, (head[:, 1].astype(np.int64) + 2) * 4,
+                                            (head[:, 1].astype(np.int64) + 1) * 8))
+    inside: npt.NDArray[np.bool_] = here[todo] + size <= end[todo]
+    here[todo] += np.where(inside, size, 0)
+    proto[todo] = head[:, 0]
+    return inside
+
+
+def behind_extensions(space: Space, at: I64, end: I64, proto: npt.NDArray[np.uint8]
+                      ) -> tuple[I64, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Place and protocol of what follows the extension headers at ``at``, and where they hold together."""
+    here, proto, good = at.copy(), proto.copy(), np.ones(len(at), np.bool_)
+    todo = np.flatnonzero(np.isin(proto, _EXTENSIONS))
+    for _ in range(_CHAIN):
+        if not len(todo):
+            break
+        head = space.gather(here[todo], 8)
+        inside = _step(head, here, proto, todo, end)
+        good[todo[~inside]] = False
+        todo = todo[inside & np.isin(head[:, 0], _EXTENSIONS)]
+    return here, proto, good

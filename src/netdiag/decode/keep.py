@@ -7,8 +7,8 @@ import numpy as np
 from netdiag.capture.records import U32, Records
 from netdiag.capture.space import Space
 from netdiag.decode.frames import FRAGMENT, REASSEMBLED
-from netdiag.decode.store import Columns
 from netdiag.decode.rtp import looks_rtcp
+from netdiag.decode.store import Columns
 from netdiag.decode.transport import RTP
 
 MEDIA = 96

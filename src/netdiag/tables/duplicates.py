@@ -32,6 +32,8 @@ REACH = 4
 """Packets of the same flow looked back at: copies of a burst may follow the burst (practice)."""
 _COMPARED = 4096
 """Bytes of payload compared; longer packets with equal beginnings within the window are one packet (practice)."""
+_PIECES = 1 << 16
+"""Fragments remembered (practice): far more than come within the window."""
 _AT_ONCE, _STEP = 1 << 16, 64
 """Pairs and bytes of them compared at once."""
 
@@ -42,19 +44,26 @@ def find(space: Space, columns: Columns, order: U32, flow: U32, tcp: Columns, v6
     ``order`` has the rows by flow, ``flow`` the flow of each row, ``v6`` the addresses that IPv6 columns point to.
     """
     # What is left of a fragment beside its datagram has no payload to compare.
-    order = order[(columns["flags"][order] & (FRAGMENT | REASSEMBLED)) != FRAGMENT]
+    pieces = (columns["flags"] & (FRAGMENT | REASSEMBLED)) == FRAGMENT
+    if pieces.any():
+        order = order[~pieces[order]]
     n = len(order)
     none = np.empty(0, np.int64)
     if n < 2:
         return none, none
     key = _keys(space, columns, tcp)[order]
     everybody = np.array([address[0] == 0xFF for address in v6] or [False])
-    repeats = np.full(n, -1, np.int64)
+    repeats = np.zeros(0, np.int64)
     for back in range(1, min(REACH, n - 1) + 1):
         alike = np.flatnonzero(key[back:] == key[:-back]) + back
-        alike = alike[(repeats[alike] < 0) & (flow[order[alike]] == flow[order[alike - back]])]
+        alike = alike[flow[order[alike]] == flow[order[alike - back]]]
         alike = alike[_equal(space, columns, order[alike], order[alike - back], tcp, everybody)]
-        repeats[alike] = alike - back
+        if len(alike):
+            repeats = np.full(n, -1, np.int64) if not len(repeats) else repeats
+            alike = alike[repeats[alike] < 0]
+            repeats[alike] = alike - back
+    if not len(repeats):
+        return none, none
     copies = np.flatnonzero(repeats >= 0)
     first = np.where(repeats >= 0, repeats, np.arange(n))
     while (first[first] != first).any():  # a copy of a copy repeats the first one
@@ -82,6 +91,8 @@ def of_pieces(space: Space, columns: Columns, pieces: list[Piece], points: list[
     for piece, point in zip(pieces, points, strict=True):
         key = (point, piece.version, piece.src, piece.dst, piece.proto, piece.id, piece.start, piece.more, piece.size,
                piece.captured)
+        if len(latest) >= _PIECES:
+            latest.clear()
         before = latest.setdefault(key, piece)
         size = min(piece.captured, _COMPARED)
         if before is not piece and abs(int(ts[piece.row]) - int(ts[before.row])) <= WINDOW_NS \

@@ -96,6 +96,7 @@ def build(tables: Tables) -> pl.DataFrame:
 def _errors(p: Packets) -> npt.NDArray[np.int64]:
     """Packet rows that hold the start of an error message."""
     whole = (p.flags & (FRAGMENT | REASSEMBLED)) != FRAGMENT
+    whole &= p.flow < len(p.flow_start)  # no packet captured twice
     rows = np.flatnonzero(((p.proto == ICMP) | (p.proto == ICMPV6)) & whole & (p.length >= 2))
     kind = p.head(rows, 1)[:, 0]
     six = (p.flags[rows] & IPV6) != 0

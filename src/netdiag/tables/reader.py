@@ -261,14 +261,16 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
         rows = np.array([d.last_row for d in found.whole], np.int64)
         at, size = (np.array([getattr(d, name) for d in found.whole], np.int64) for name in ("offset", "size"))
         columns["flags"][rows] |= REASSEMBLED
-        none = np.zeros(len(rows), np.int64)
+        none, end, proto = np.zeros(len(rows), np.int64), at + size, columns["proto"][rows]
+        good, six = np.ones(len(rows), np.bool_), (columns["flags"][rows] & IPV6) != 0
+        at[six], proto[six], good[six] = ip.behind_extensions(space, at[six], end[six], proto[six])
         net = ip.Internet(
-            np.ones(len(rows), np.bool_), np.where(columns["flags"][rows] & IPV6, 6, 4).astype(np.uint8),
-            columns["src"][rows], columns["dst"][rows], columns["proto"][rows], columns["ttl"][rows],
-            columns["ip_id"][rows], at, size, none != 0, none, none != 0, none.astype(np.uint32))
+            good, np.where(six, 6, 4).astype(np.uint8), columns["src"][rows], columns["dst"][rows], proto,
+            columns["ttl"][rows], columns["ip_id"][rows], at, end - at, none != 0, none, none != 0,
+            none.astype(np.uint32))
         again = Decoded(Store({}, 1), addresses=addresses, paths=paths)
         wrapping = Wrapping(columns.get("encap"), filemap.total)
-        again.packets(space, columns, rows, net, at + size, wrapping)
+        again.packets(space, columns, rows, net, end, wrapping)
         if wrapping.path is not None:
             columns["encap"] = wrapping.path
         segments += again.tcp
@@ -276,7 +278,8 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
         for datagram in found.whole:  # its other pieces belong to the same flow
             every, row = np.array(datagram.rows), datagram.last_row
             if row not in tunnels:
-                columns["sport"][every], columns["dport"][every] = columns["sport"][row], columns["dport"][row]
+                for name in ("proto", "sport", "dport"):
+                    columns[name][every] = columns[name][row]
         # Of the datagrams inside a tunnel, some pieces come in whole packets, and others only now.
         waiting = found.take_missing() if again.pieces and turn < _NESTED - 1 else set()
         result.add(found)

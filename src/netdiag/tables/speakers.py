@@ -48,6 +48,7 @@ def genuine_ttls(tables: Tables, rows: npt.ArrayLike) -> list[tuple[int, ...]]:
     if not len(wanted):
         return []
     kept = ((p.proto == UDP) | (p.proto == TCP)) & np.isin(p.src, p.src[wanted])
+    kept &= p.flow < len(p.flow_start)  # no copies from behind a router
     resets = p.tcp.row[(p.tcp.flags & RST) != 0]
     kept[resets] = False
     others = np.flatnonzero(kept)
