@@ -29,6 +29,8 @@ MAX_RECORDS = 4096
 """Records walked in one message: 65535 bytes hold at most 5957 of 11 bytes, and real ones some dozens (practice)."""
 MAX_HOPS = 127
 """Compression pointers followed for one name: 255 bytes hold at most 127 labels (RFC 1035 §3.1)."""
+MAX_TEXT = 4096
+"""Characters kept of one record's data (practice: DKIM keys have some 400; a record can have 260 000)."""
 OPT = 41
 """RFC 6891 §6.1.1."""
 EDE = 15
@@ -254,6 +256,8 @@ def _record(wire: bytes, start: int, at: int, kind: int, klass: int, ttl: int, l
                                        wire, at, length).to_text()
         except Exception:  # dnspython has many types with many readers, and hostile bytes have met gaps in them
             raise ValueError("record whose data cannot be read") from None
+    if len(data) > MAX_TEXT:
+        data = data[:MAX_TEXT] + "…"
     return f"{name} {ttl} {_class_text(klass)} {_type_text(kind)} {data}"
 
 

@@ -20,7 +20,8 @@ HEAD_LIMIT = 65535
 _CSEQ = re.compile(r"\s*(\d{1,10})\s+(\S+)\s*\Z")
 _NUMBER = re.compile(r"\s*(\d{1,10})(?:\s*[;(].*)?\s*\Z", re.DOTALL)
 _NAME_ADDR = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^>]*)>', re.DOTALL)
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A string that nobody closes reaches to the end: otherwise each of its escaped quotes would be tried as a start.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:(")|\\?\Z)', re.DOTALL)
 _TAG = re.compile(r";\s*tag\s*=\s*([^;,\s>]+)", re.IGNORECASE)
 _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
 _EXPIRES = re.compile(r";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
@@ -99,7 +100,7 @@ def _split_address(value: str) -> tuple[str, str]:
         uri, mark, parameters = value.partition(";")
         parameters = mark + parameters
     if '"' in parameters:
-        parameters = _QUOTED.sub("", parameters)
+        parameters = _QUOTED.sub(lambda m: "" if m[1] else m[0], parameters)
     return uri.strip(), parameters
 
 
@@ -210,6 +211,7 @@ def frame_stream(data: bytes, holes: tuple[tuple[int, int], ...] = ()) -> list[F
     out: list[Framed] = []
     at, size, hole = 0, len(data), 0
     searched = 0  # no header ends between ``at`` and here: never look twice
+    head: re.Match[bytes] | None = None
     while at < size:
         while at < size and data[at] in b"\r\n":
             at += 1
@@ -223,7 +225,8 @@ def frame_stream(data: bytes, holes: tuple[tuple[int, int], ...] = ()) -> list[F
             hole += 1
         gap = holes[hole] if hole < len(holes) else (size, size)
         reach = min(size, at + HEAD_LIMIT)
-        head = _HEAD_END.search(data, max(at, searched - 3), reach) if reach > searched else None
+        if head is None or head.start() < at:  # else it was found for a start line that a hole parted from it
+            head = _HEAD_END.search(data, max(at, searched - 3), reach) if reach > searched else None
         if not head or head.start() >= gap[0]:
             searched = searched if head else max(searched, reach)
             following = _NEXT.search(data, at + 1)

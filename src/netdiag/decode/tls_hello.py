@@ -20,6 +20,8 @@ SESSION_TICKET, PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_SHARE = 35, 
 CERTIFICATE_AUTHORITIES = 47
 """Extension numbers of the IANA registry (RFC 8446 §4.2, RFC 7301 §3.1, RFC 5077 §3.2)."""
 
+MAX_CERTIFICATES = 101
+"""Certificates read of one message: OpenSSL verifies a leaf and at most 100 above it (SSL_CTX_set_verify_depth(3))."""
 MAX_NAMES = 512
 """Distinguished names kept of a CertificateRequest; the rest only counts (practice: more names nobody reads)."""
 
@@ -291,6 +293,8 @@ def certificates(body: bytes, version: int) -> tuple[tuple[bytes, ...], str]:
             reader.vector(1)
         entries = _Reader(reader.vector(3))
         while entries.left():
+            if len(out) >= MAX_CERTIFICATES:
+                return tuple(out), f"more than {MAX_CERTIFICATES} certificates: the rest is not read"
             out.append(entries.vector(3))
             if version >= 0x0304:
                 entries.vector(2)

@@ -20,6 +20,10 @@ MAX_CERTIFICATE = 1 << 20
 """Larger ones are refused unread: no handshake message above this is read either (``tls_records.MAX_MESSAGE``)."""
 CACHED = 1 << 14
 """Larger ones are not kept in caches: usual ones have 1 to 2 kB (practice)."""
+MAX_RSA_BITS, MAX_RSA_EXPONENT_BITS, MAX_DSA_BITS = 8192, 64, 3072
+"""Keys beyond these verify nothing here: a signature would take milliseconds, and a message holds hundreds to check.
+CAs use 4096 bits at most, OpenSSL allows exponents of 64 bits on large keys, FIPS 186-4 §4.2 ends at 3072 bits for DSA.
+"""
 MAX_NAMES = 1000
 """Alternative names kept of one certificate (practice: public CAs stop at 100 to 250)."""
 
@@ -124,6 +128,8 @@ def _verifies(certificate: x509.Certificate, key: object) -> bool | None:
     hashed = certificate.signature_hash_algorithm
     try:
         if isinstance(key, rsa.RSAPublicKey) and hashed is not None:
+            if key.key_size > MAX_RSA_BITS or key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
+                return None
             form = certificate.signature_algorithm_parameters
             if not isinstance(form, padding.PKCS1v15 | padding.PSS):
                 return False
@@ -131,6 +137,8 @@ def _verifies(certificate: x509.Certificate, key: object) -> bool | None:
         elif isinstance(key, ec.EllipticCurvePublicKey) and hashed is not None:
             key.verify(signature, signed, ec.ECDSA(hashed))
         elif isinstance(key, dsa.DSAPublicKey) and hashed is not None:
+            if key.key_size > MAX_DSA_BITS:
+                return None
             key.verify(signature, signed, hashed)
         elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             key.verify(signature, signed)

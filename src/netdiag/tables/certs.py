@@ -68,6 +68,8 @@ class Certificate:
         return any(known.rstrip(".").lower() in (wanted, wildcard) for known in self.san_dns)
 
 
+MAX_ROWS = 200_000
+"""Distinct certificates kept (practice: some 2 kB of memory each besides their bytes)."""
 MAX_BYTES = 256 << 20
 """Bytes of distinct certificates kept, some hundred thousand of usual size (practice)."""
 
@@ -80,7 +82,7 @@ class CertificateStore:
     def __init__(self) -> None:
         self.rows: list[Certificate] = []
         self.refused = 0
-        """Distinct certificates beyond ``MAX_BYTES``."""
+        """Distinct certificates beyond ``MAX_ROWS`` or ``MAX_BYTES``."""
         self._bytes = 0
         self._known: dict[bytes, int] = {}
 
@@ -89,7 +91,7 @@ class CertificateStore:
         row = self._known.get(der)
         if row is None:
             self._bytes += len(der)
-            if self._bytes > MAX_BYTES:
+            if self._bytes > MAX_BYTES or len(self.rows) >= MAX_ROWS:
                 self.refused += 1
                 return None
             parsed = parse(der)

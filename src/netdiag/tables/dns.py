@@ -24,6 +24,10 @@ RETRY_NS = 30_000_000_000
 (practice)."""
 MAX_DETAILED = 100_000
 """Answers whose records are read; of the rest only header and question (practice: some seconds of work)."""
+DETAIL_BYTES = 1 << 26
+"""Bytes of the answers whose records are read, in all (practice: a minute at worst)."""
+MAX_MESSAGES = 1_000_000
+"""Messages that become rows (practice: some 1.7 kB of memory each while the table is built)."""
 TCP_LIMIT = 1 << 20
 """Bytes of one direction of a TCP connection that are read: sixteen messages of the largest size (RFC 1035 §4.2.2),
 zone transfers are cut (practice)."""
@@ -154,6 +158,10 @@ class _Builder:
     detailed: int = 0
     """Answers with records."""
     first_skipped: int = 0
+    skipped: int = 0
+    detail_bytes: int = 0
+    read: int = 0
+    first_left_out: int = 0
 
     def odd(self, reason: str, packet: int) -> None:
         self.tables.anomaly_log.add("lookups", reason, packet)
@@ -166,6 +174,10 @@ class _Builder:
         return known
 
     def add(self, message: _Message) -> None:
+        self.read += 1
+        if self.read > MAX_MESSAGES:
+            self.first_left_out = self.first_left_out or message.packet
+            return
         name = kind = ""
         end = dns.HEADER
         if message.counts[0]:
@@ -213,14 +225,16 @@ class _Builder:
         rcode = message.rcode
         if any(message.counts[1:]):
             self.detailed += 1
-            if self.detailed <= MAX_DETAILED:
+            self.detail_bytes += len(message.wire)
+            if self.detailed <= MAX_DETAILED and self.detail_bytes <= DETAIL_BYTES:
                 found = dns.details(message.wire, end, message.counts, rcode)
                 rcode = found.rcode
                 row.answers, row.answer_edns_size, row.extended_errors = found.answers, found.edns_size, found.errors
                 if found.problem and not (row.truncated and not found.answers):
                     self.odd(f"DNS answer: {found.problem}", message.packet)
-            elif self.detailed == MAX_DETAILED + 1:
-                self.first_skipped = message.packet
+            else:
+                self.skipped += 1
+                self.first_skipped = self.first_skipped or message.packet
         row.rcode = dns.rcode_text(rcode)
 
     def _row(self, message: _Message, name: str, kind: str) -> _Draft:
@@ -235,9 +249,13 @@ class _Builder:
         return row
 
     def frame(self) -> pl.DataFrame:
-        if self.detailed > MAX_DETAILED:
-            self.tables.anomaly_log.add("lookups", f"DNS answers behind the first {MAX_DETAILED}: records not read",
-                                        self.first_skipped, self.detailed - MAX_DETAILED)
+        if self.skipped:
+            self.tables.anomaly_log.add(
+                "lookups", f"DNS answers behind the first {MAX_DETAILED} or {DETAIL_BYTES >> 20} MiB: records not read",
+                self.first_skipped, self.skipped)
+        if self.read > MAX_MESSAGES:
+            self.tables.anomaly_log.add("lookups", f"DNS messages behind the first {MAX_MESSAGES} left out",
+                                        self.first_left_out, self.read - MAX_MESSAGES)
         self.rows.sort(key=lambda r: r.query_ns)
         for number, row in enumerate(self.rows):
             row.lookup = number

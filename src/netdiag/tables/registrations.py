@@ -118,15 +118,14 @@ def _granted(budget: _Budget, message: int, uri: str | None, contact: str | None
         return expires
     if _same(decode.contact_uri(contact), uri):
         return expires
-    common: int | None = None
-    for name, value in decode.header_lines(budget.head(message)):
-        if name == "expires":
-            common = decode.number(value)
-        elif name in ("contact", "m"):
+    lines = decode.header_lines(budget.head(message))
+    common = next((value for name, value in lines if name == "expires"), None)
+    for name, value in lines:
+        if name in ("contact", "m"):
             for element in decode.elements(value):
                 if _same(decode.contact_uri(element), uri):
                     own = decode.contact_expires(element)
-                    return own if own is not None else common if common is not None else expires
+                    return own if own is not None else decode.number(common)
     return None
 
 

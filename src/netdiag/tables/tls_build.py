@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ FIRST_LIMIT = 1 << 15
 """Bytes of a direction that are read at first: usual handshakes have some 6 kB (practice)."""
 LIMIT = rec.MAX_MESSAGE + (1 << 18)
 """Bytes read when that was not enough: one message of the largest size that is read, and what goes around it."""
+MAX_HANDSHAKES = 200_000
+"""Handshakes that are read (practice: 0.4 ms and some 2 kB of memory each)."""
+MAX_ALERTS = 200_000
+"""Alerts that become rows (practice): seven bytes make one."""
 
 _COLUMNS = ("connection", "flow", "point", "client", "client_port", "server", "server_port", "first_packet",
             "last_packet", "packets_client", "packets_server", "midstream", "fin_client_packet", "fin_server_packet",
@@ -58,6 +63,8 @@ class _Builder:
     store: CertificateStore = field(default_factory=CertificateStore)
     handshakes: dict[str, list[Any]] = field(default_factory=lambda: {n: [] for n in schema(Handshake)})
     alerts: dict[str, list[Any]] = field(default_factory=lambda: {n: [] for n in schema(Alert)})
+    left_out: dict[str, list[int]] = field(default_factory=dict)
+    """What is beyond a limit: [how many, first packet]."""
 
     def connection(self, c: dict[str, Any]) -> None:
         """Reads one connection; ``c`` holds the columns of its row."""
@@ -65,14 +72,17 @@ class _Builder:
         if not len(mine):
             return
         types = self.starts.type[mine]
+        if len(self.handshakes["handshake"]) >= MAX_HANDSHAKES:
+            self._leave_out(f"TLS connections behind the first {MAX_HANDSHAKES} handshakes not read", c["first_packet"])
+            return
         facts = self._read(c["connection"]) if (types == rec.HANDSHAKE).any() else None
         late, sealed = self._late_alerts(c, mine[types == rec.ALERT], facts)
         if facts is None:
             self._add_alerts(c, late, None)
             return
         self._finish(c, facts, late, sealed, mine)
-        for reason, packet in facts.problems:
-            self.tables.anomaly_log.add("handshakes", reason, packet)
+        for (reason, packet), count in Counter(facts.problems).items():
+            self.tables.anomaly_log.add("handshakes", reason, packet, count)
         number = len(self.handshakes["handshake"])
         for name, cells in self.handshakes.items():
             cells.append(number if name == "handshake" else facts.values[name])
@@ -182,12 +192,19 @@ class _Builder:
             v["close_after_certificate_s"] = int(ts[v["close_packet"]] - ts[shown]) / 1e9
 
     def _add_alerts(self, c: dict[str, Any], alerts: list[ReadAlert], handshake: int | None) -> None:
-        for alert in alerts:
+        room = MAX_ALERTS - len(self.alerts["packet"])
+        if len(alerts) > room:
+            self._leave_out(f"TLS alerts behind the first {MAX_ALERTS} left out", alerts[room].packet,
+                            len(alerts) - room)
+        for alert in alerts[:room]:
             values = {"packet": alert.packet, "point": c["point"], "ts_ns": alert.ts, "connection": c["connection"],
                       "handshake": handshake, "by": alert.by, "level": alert.level,
                       "description": alert.description, "name": tls_alerts.name(alert.description)}
             for name, cells in self.alerts.items():
                 cells.append(values[name])
+
+    def _leave_out(self, reason: str, packet: int, count: int = 1) -> None:
+        self.left_out.setdefault(reason, [0, packet])[0] += count
 
 
 def _starts(tables: Tables) -> tuple[_Starts, dict[int, Rows]]:
@@ -222,6 +239,8 @@ def build(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         tables.anomaly_log.add("handshakes", "key log line that is no secret", int(starts.row[0]), keys.garbage)
     if store.refused:
         tables.anomaly_log.add("certs", "distinct certificates beyond what is kept", int(starts.row[0]), store.refused)
+    for reason, (count, packet) in builder.left_out.items():
+        tables.anomaly_log.add("handshakes", reason, packet, count)
     for cert in store.rows:
         if cert.problem:
             tables.anomaly_log.add("certs", f"certificate: {cert.problem}", cert.first_packet)
