@@ -18,11 +18,17 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
     Gates are no incidents: they qualify the others.
     """
     faults = [f for f in findings if not patterns[f.pattern].gate]
+    touching: dict[str, list[int]] = {}
+    for i, finding in enumerate(faults):
+        for key in finding.keys:
+            touching.setdefault(key, []).append(i)
     explains: dict[str, list[Finding]] = {f.id: [] for f in faults}
     explained: set[str] = set()
     for cause in faults:
-        for effect in faults:
-            if effect is not cause and effect.pattern in patterns[cause.pattern].explains and cause.keys & effect.keys:
+        if not patterns[cause.pattern].explains:
+            continue
+        for effect in _near(cause, faults, touching, cause.keys):
+            if effect.pattern in patterns[cause.pattern].explains:
                 explains[cause.id].append(effect)
                 explained.add(effect.id)
     out = []
@@ -31,7 +37,11 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
             continue
         impacts = _reach(cause, explains)
         members = [cause, *impacts]
-        rivals = [f for f in faults if f not in members and f.id not in explained and _rivals(f, cause)]
+        own = {f.id for f in members}
+        # Another account of the same calls or flows that is not sure: what is confirmed stands for itself.
+        shared = frozenset(key for key in cause.keys if not key.startswith("host:"))
+        rivals = [f for f in _near(cause, faults, touching, shared)
+                  if f.id not in own and f.id not in explained and f.confidence < Confidence.CONFIRMED]
         out.append(Incident(
             id=stable_id("incident", cause.id), title=_title(cause, impacts), severity=max(f.severity for f in members),
             confidence=cause.confidence, mechanism=cause.id, impacts=tuple(f.id for f in impacts),
@@ -40,11 +50,18 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
     return sorted(out, key=lambda i: (-i.severity, -i.confidence, i.start_ns, i.id))
 
 
+def _near(cause: Finding, faults: Sequence[Finding], touching: Mapping[str, list[int]],
+          keys: frozenset[str]) -> list[Finding]:
+    """Other findings with one of these keys, in order."""
+    rows = sorted({i for key in keys for i in touching[key]})
+    return [faults[i] for i in rows if faults[i] is not cause]
+
+
 def _reach(cause: Finding, explains: Mapping[str, list[Finding]]) -> list[Finding]:
     seen: dict[str, Finding] = {}
     todo = list(explains[cause.id])
     while todo:
-        effect = todo.pop(0)
+        effect = todo.pop()
         if effect.id != cause.id and effect.id not in seen:
             seen[effect.id] = effect
             todo += explains[effect.id]
@@ -55,12 +72,6 @@ def _title(cause: Finding, impacts: Sequence[Finding]) -> str:
     if not impacts:
         return cause.title
     return f"{cause.title} → {impacts[0].title}"
-
-
-def _rivals(finding: Finding, cause: Finding) -> bool:
-    """Another account of the same calls or flows that is not sure: what is confirmed stands for itself."""
-    shared = {key for key in finding.keys & cause.keys if not key.startswith("host:")}
-    return bool(shared) and finding.confidence < Confidence.CONFIRMED
 
 
 def _rival(finding: Finding) -> Alternative:

@@ -7,6 +7,7 @@ rest on what they call into question, repetition lifts a suspicion once.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import traceback
 from collections import defaultdict
@@ -125,9 +126,13 @@ def _gate(pattern: Pattern, detection: Detection) -> _Gate:
 def _findings(pattern: Pattern, detection: Detection, gates: list[_Gate], tables: Tables) -> list[Finding]:
     groups: dict[tuple[str, ...], list[Occurrence]] = defaultdict(list)
     for occurrence in detection.occurrences:
-        groups[occurrence.group].append(
-            occurrence if pattern.gate else _capped(occurrence, gates, tables))
-    return [_finding(pattern, group, _lifted(items), detection) for group, items in groups.items()]
+        groups[occurrence.group].append(occurrence)
+    out = []
+    for group, items in groups.items():
+        lifted = _lifted(items)  # first: what a gate caps stays capped, however often it is seen
+        out.append(_finding(pattern, group, lifted if pattern.gate else [_capped(o, gates, tables) for o in lifted],
+                            detection))
+    return out
 
 
 def _capped(occurrence: Occurrence, gates: list[_Gate], tables: Tables) -> Occurrence:
@@ -162,13 +167,22 @@ def same_constant(a: float, b: float) -> bool:
 def _lifted(items: list[Occurrence]) -> list[Occurrence]:
     """Three or more independent occurrences with the same constant: suspected becomes probable, once."""
     constants = {o.subject: o.constant for o in items if o.constant is not None}
+    ordered = sorted(constants.values())
     for value in constants.values():
-        if sum(1 for other in constants.values() if same_constant(value, other)) >= REPEATS:
-            alike = [s for s, other in constants.items() if same_constant(value, other)]
+        begin, end = _alike(ordered, value)
+        if end - begin >= REPEATS:
+            alike = {s for s, other in constants.items() if same_constant(value, other)}
             reason = f"the same {value:.3g} s in {len(alike)} independent cases"
             return [dataclasses.replace(o, confidence=Confidence.PROBABLE, reasons=(*o.reasons, reason))
                     if o.confidence is Confidence.SUSPECTED and o.subject in alike else o for o in items]
     return items
+
+
+def _alike(ordered: list[float], value: float) -> tuple[int, int]:
+    """Where the values begin and end that are ``same_constant`` with ``value``: they stand side by side."""
+    begin = bisect.bisect_left(ordered, True, key=lambda other: other >= value or same_constant(value, other))
+    end = bisect.bisect_left(ordered, True, key=lambda other: other > value and not same_constant(value, other))
+    return begin, end
 
 
 def _finding(pattern: Pattern, group: tuple[str, ...], items: list[Occurrence], detection: Detection) -> Finding:

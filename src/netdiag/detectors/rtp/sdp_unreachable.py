@@ -66,8 +66,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     lines = tables.media.filter((pl.col("port") > 0) & pl.col("address").is_not_null())
     if not len(lines):
         return not_applicable("no SDP in this capture")
-    lines = lines.with_columns(at=_realms(lines["address"]), site=_realms(lines["signalling_source"]))
-    odd = lines.filter(pl.col("at").is_in(INSIDE) & (pl.col("at") != pl.col("site")) & ~pl.col("ice"))
+    other = lines.filter((pl.col("address") != pl.col("signalling_source")) & ~pl.col("ice"))
+    other = other.with_columns(at=_realms(other["address"]), site=_realms(other["signalling_source"]))
+    odd = other.filter(pl.col("at").is_in(INSIDE) & (pl.col("at") != pl.col("site")))
     if not len(odd):
         return clear(f"{len(lines)} media descriptions; none names an inside address of another realm than its "
                      "signalling")
