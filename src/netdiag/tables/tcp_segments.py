@@ -51,6 +51,8 @@ FAST_RETRANSMIT_NS = 20_000_000
 """tshark: longest time after the last duplicate ACK."""
 REORDER_NS = 3_000_000
 """tshark: a late segment within this time is out of order, not retransmitted, when the initial RTT is not known."""
+_BLOCK = 1 << 16
+"""Segments analysed at once (measured)."""
 _PROBE_TURNS = 8
 """Zero-window probes are few; where they are not settled after this, some may be named wrongly (practice)."""
 
@@ -122,8 +124,35 @@ def connection_segments(tables: Tables, connection: int) -> ConnectionSegments:
 
 
 def analyse(packets: Packets) -> Segments:
-    """All of it, from the packet table alone."""
-    s = tcp_split.split(packets)
+    """All of it, from the packet table alone; some flows at a time, which bounds memory and stays near the cache."""
+    column = tcp_split.by_flow(packets)
+    n = len(column)
+    none = np.empty(0, np.int64)
+    out = Segments(
+        np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.bool_), np.empty(n, np.int64),
+        np.empty(n, np.int64), np.empty(n, np.uint32), np.empty(n, np.uint8), np.empty(n, np.uint16),
+        none, none, none, none, none, none, none)
+    parts: list[Segments] = []
+    connections = 0
+    for begin, end in tcp_split.blocks(packets, column, _BLOCK):
+        part = _analyse(packets, column[begin:end])
+        part.connection += np.uint32(connections)
+        connections += len(part.start)
+        for name in ("row", "connection", "client", "seq", "ack", "length", "flags", "classes"):
+            getattr(out, name)[begin:end] = getattr(part, name)
+            setattr(part, name, None)
+        for name in ("start", "syn", "syn_ack", "handshake_ack"):
+            entry = getattr(part, name)
+            entry[entry >= 0] += begin
+        parts.append(part)
+    for name in ("start", "size", "syn", "syn_ack", "handshake_ack", "data", "unacked_sends"):
+        setattr(out, name, np.concatenate([getattr(part, name) for part in parts]))
+    return out
+
+
+def _analyse(packets: Packets, column: npt.NDArray[np.int32]) -> Segments:
+    """The segments of whole flows; entries and connections count from the first of these."""
+    s = tcp_split.split(packets, column)
     by = tcp_split.sides(s)
     count = len(s.start)
     length = s.length.astype(np.int64)

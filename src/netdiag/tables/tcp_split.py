@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -51,13 +52,27 @@ class Sides:
     """Shape (connections, 2): side number of client and server, -1 where that side sent nothing."""
 
 
-def split(packets: Packets) -> Split:
-    """Groups all TCP segments into connections, as tshark's ``tcp.stream`` does."""
-    tcp = packets.tcp
+def by_flow(packets: Packets) -> npt.NDArray[np.int32]:
+    """Indices into ``Packets.tcp``, the segments of a flow together and in order of time."""
     place = np.full(packets.n, -1, np.int32)
-    place[tcp.row] = np.arange(len(tcp.row), dtype=np.int32)
+    place[packets.tcp.row] = np.arange(len(packets.tcp.row), dtype=np.int32)
     column = place[packets.order]
-    column = column[column >= 0]
+    return column[column >= 0]
+
+
+def blocks(packets: Packets, column: npt.NDArray[np.int32], size: int) -> list[tuple[int, int]]:
+    """Cuts ``column`` between flows into parts of ``size`` or, where a flow is longer, a little more."""
+    flow = packets.flow[packets.tcp.row[column]]
+    first = np.flatnonzero(np.append(True, flow[1:] != flow[:-1])) if len(flow) else np.empty(0, np.int64)
+    wanted = np.arange(size, len(column), size)
+    cuts = np.unique(np.append(first, len(column))[np.searchsorted(first, wanted)]).tolist()
+    edges = [0, *(c for c in cuts if 0 < c < len(column)), len(column)]
+    return list(pairwise(edges))
+
+
+def split(packets: Packets, column: npt.NDArray[np.int32]) -> Split:
+    """Groups the segments of whole flows into connections, as tshark's ``tcp.stream`` does."""
+    tcp = packets.tcp
     row = tcp.row[column]
     flags, seq, ack = tcp.flags[column], tcp.seq[column], tcp.ack[column]
     flow = packets.flow[row]
