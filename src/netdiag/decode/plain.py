@@ -59,13 +59,17 @@ def decode(space: Space, records: Records, out: Columns, first_row: int) -> tupl
     usual &= ~udp | (tunnels.BY_PORT[sport] | tunnels.BY_PORT[dport] == 0)
     wire = size - header
     captured = np.minimum(wire, np.maximum(left - header, 0))
-    kind = transport.udp_kind(h, captured)
-    usual &= ~udp | (kind != transport.HEP)
+    if some_tcp:
+        kind = np.zeros(len(h), np.uint8)
+        datagrams = np.flatnonzero(udp)
+        kind[datagrams] = transport.udp_kind(h[datagrams], captured[datagrams])
+    else:
+        kind = transport.udp_kind(h, captured)
+    usual &= kind != transport.HEP
     whole = bool(usual.all())
     rows: I64 | slice = slice(None) if whole else np.flatnonzero(usual)
     start = np.minimum(records.offset + (base + 20) + header, records.offset + records.captured)
     if some_tcp:
-        kind[tcp] = transport.NONE
         there = np.flatnonzero(tcp & usual & (captured >= 4))
         kind[there] = transport.tcp_kind(space, start[there])
     dns = ((sport == 53) | (dport == 53)) & (captured >= 2)
