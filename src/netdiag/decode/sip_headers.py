@@ -58,19 +58,23 @@ def _either_case(text: str) -> list[str]:
     return out
 
 
-Words = list[np.uint64]
-Name = tuple[int, int, Words, Words, Words]
-"""Field index, length, and per 8-byte word: bits that fold case, bits that count, value."""
+class _Try:
+    """One full name for each group, as tables by code; a name is compared as two 8-byte words."""
 
-
-def _words(name: str) -> tuple[Words, Words, Words]:
-    case, mask, value = bytearray(16), bytearray(16), bytearray(16)
-    for i, c in enumerate(name.encode()):
-        case[i] = 0x20 if chr(c).isalpha() else 0
-        mask[i] = 0xFF
-        value[i] = c
-    case_words, mask_words, value_words = (list(np.frombuffer(bytes(b), "<u8")) for b in (case, mask, value))
-    return case_words, mask_words, value_words
+    def __init__(self, fields: int, names: list[tuple[int, str] | None]) -> None:
+        count = fields + 1 + len(names)
+        self.field, self.size = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+        self.case, self.mask = np.zeros((2, count), np.uint64), np.zeros((2, count), np.uint64)
+        self.value = np.full((2, count), 1, np.uint64)  # where no name is, nothing is equal: mask 0, value 1
+        for k, name in enumerate(names, fields + 1):
+            if name is not None:
+                self.field[k], self.size[k] = name[0], len(name[1])
+                case, mask, value = bytearray(16), bytearray(16), bytearray(16)
+                for i, c in enumerate(name[1].encode()):
+                    case[i], mask[i], value[i] = 0x20 if chr(c).isalpha() else 0, 0xFF, c
+                for table, raw in ((self.case, case), (self.mask, mask), (self.value, value)):
+                    table[:, k] = np.frombuffer(bytes(raw), "<u8")
+        self.long = self.size > 8
 
 
 _BLANK_CR, _BLANK_LF, _FOLDED = 255, 254, 253
@@ -86,7 +90,7 @@ class Wanted:
     def __init__(self, names: dict[str, tuple[str, ...]]) -> None:
         self.fields = tuple(names)
         self.first = np.zeros(1 << 16, np.uint8)
-        groups: dict[str, list[Name]] = {}
+        groups: dict[str, list[tuple[int, str]]] = {}
         for field, forms in enumerate(names.values()):
             for name in forms:
                 if len(name) == 1:
@@ -94,11 +98,13 @@ class Wanted:
                         for after in ":", " ", "\t":
                             self.first[ord(c) | ord(after) << 8] = field + 1
                 else:
-                    groups.setdefault(name[:2], []).append((field, len(name), *_words(name)))
+                    groups.setdefault(name[:2], []).append((field, name))
         for k, prefix in enumerate(groups):
             for c in _either_case(prefix):
                 self.first[ord(c[0]) | ord(c[1]) << 8] = len(names) + 1 + k
-        self.groups = list(groups.values())
+        self.tries = [_Try(len(names), [group[i] if i < len(group) else None for group in groups.values()])
+                      for i in range(max(map(len, groups.values())))]
+        """The first full name of each group, the second ones, …"""
         every = np.arange(256) << 8
         self.first[_SP | every] = self.first[_TAB | every] = _FOLDED
         self.first[_LF | every] = _BLANK_LF
@@ -129,51 +135,53 @@ def find_headers(data: U8, start: I64, end: I64, wanted: Wanted) -> HeaderTable:
     n = len(start)
     changed = np.zeros(n, np.bool_)
     feeds = np.flatnonzero(data == _LF)
-    returns = data == _CR
-    if np.count_nonzero(returns) != np.count_nonzero(data[feeds - 1] == _CR):  # a CR alone ends a line, as in Wireshark
-        alone = np.flatnonzero(returns[:-1] & (data[1:] != _LF))
+    quad = np.ndarray((len(data) - 3,), "<u4", data, 0, (1,))
+    around = quad[feeds - 1]  # the byte before each line feed, the feed, and the two bytes behind it
+    if np.count_nonzero(data == _CR) != np.count_nonzero(around & 0xFF == _CR):
+        # A CR alone ends a line, as in Wireshark.
+        alone = np.flatnonzero((data[:-1] == _CR) & (data[1:] != _LF))
         data[alone] = _LF
         changed[np.searchsorted(start, alone, side="right") - 1] = True
         feeds = np.flatnonzero(data == _LF)
+        around = quad[feeds - 1]
     while True:
-        pair = np.ndarray((len(data) - 1,), "<u2", data, 0, (1,))
-        code = wanted.first[pair[feeds + 1]]
-        hits = np.flatnonzero(code)
+        code = wanted.first[around >> np.uint32(16)]
+        hits = np.flatnonzero(code != 0)
         at, code = feeds[hits], code[hits]
         low = np.searchsorted(at, start)
         message = np.repeat(np.arange(n), np.diff(low, append=len(at)))
-        limit = end[message]
-        blank = ((code == _BLANK_LF) & (at + 1 < limit)) | (
-            (code == _BLANK_CR) & (at + 2 < limit) & (data[at + 2] == _LF))
+        special = np.flatnonzero(code >= _FOLDED)
+        kind, place, owner = code[special], at[special], message[special]
+        blank = ((kind == _BLANK_LF) & (place + 1 < end[owner])) | (
+            (kind == _BLANK_CR) & (place + 2 < end[owner]) & (data[place + 2] == _LF))
         rows = np.flatnonzero(blank)[::-1]
-        empty_line = np.full(n, len(data))
-        empty_line[message[rows]] = at[rows]
+        bound = end - 1  # a header line begins before it
+        bound[owner[rows]] = place[rows]
         head_end = np.full(n, -1, np.int64)
-        head_end[message[rows]] = at[rows] + np.where(code[rows] == _BLANK_LF, 2, 3)
-        head = (at + 1 < limit) & (at < empty_line[message])
-        folded = at[head & (code == _FOLDED)]
+        head_end[owner[rows]] = place[rows] + np.where(kind[rows] == _BLANK_LF, 2, 3)
+        folded = place[(kind == _FOLDED) & (place < bound[owner])]
         if not len(folded):
             break
         data[folded] = _SP
         data[folded[data[folded - 1] == _CR] - 1] = _SP
         changed[np.searchsorted(start, folded, side="right") - 1] = True
         feeds = np.flatnonzero(data == _LF)
+        around = quad[feeds - 1]
 
-    line_end = np.append(feeds[1:], len(data) - PAD)[hits]
-    line_end -= data[line_end - 1] == _CR
-    first_feed = np.append(feeds, len(data) - PAD)[np.searchsorted(feeds, start)]
-    first_line_end = first_feed - ((data[first_feed - 1] == _CR) & (first_feed > start))
+    ends = np.append(feeds, len(data) - PAD) - np.append(around & 0xFF == _CR, False)
+    where = np.searchsorted(feeds, start)
+    first_line_end = np.maximum(ends[where], start)
 
-    keep = np.flatnonzero(head & (code < _FOLDED))
-    at, line_end, code, message = at[keep], line_end[keep], code[keep], message[keep]
+    keep = np.flatnonzero((at < bound[message]) & (code < _FOLDED))
+    at, line_end, code, message = at[keep], ends[hits[keep] + 1], code[keep], message[keep]
     field, value = _names(data, at + 1, line_end, code, wanted)
     real = np.flatnonzero(field >= 0)[::-1]
+    begin = np.zeros(len(wanted.fields) * n, np.int64)
+    stop = np.full(len(wanted.fields) * n, -1, np.int64)
+    place = field[real] * n + message[real]
+    begin[place], stop[place] = _trim(data, value[real], line_end[real])
     shape = len(wanted.fields), n
-    begin, stop = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-    first, last = _trim(data, value[real], line_end[real])
-    place = field[real], message[real]
-    begin[place], stop[place] = first, last
-    return HeaderTable(begin, stop, first_line_end, head_end, changed)
+    return HeaderTable(begin.reshape(shape), stop.reshape(shape), first_line_end, head_end, changed)
 
 
 def _trim(data: U8, begin: I64, end: I64) -> tuple[I64, I64]:
@@ -190,22 +198,20 @@ def _trim(data: U8, begin: I64, end: I64) -> tuple[I64, I64]:
 
 def _names(data: U8, line: I64, line_end: I64, code: U8, wanted: Wanted) -> tuple[I64, I64]:
     """Field index (-1: another header after all) and value position of each candidate line."""
-    fields = len(wanted.fields)
-    field = np.where(code <= fields, code.astype(np.int64) - 1, -1)
-    width = np.ones(len(line), np.int64)
     word = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
-    for k, names in enumerate(wanted.groups):
-        rows = np.flatnonzero(code == fields + 1 + k)
-        if not len(rows):
-            continue
-        first = word[line[rows]]
-        second = word[line[rows] + 8] if any(size > 8 for _, size, *_ in names) else None
-        for index, size, case, mask, want in names:
-            same = ((first | case[0]) & mask[0]) == want[0]
-            if size > 8 and second is not None:
-                same &= ((second | case[1]) & mask[1]) == want[1]
-            field[rows[same]] = index
-            width[rows[same]] = size
+    field = np.where(code <= len(wanted.fields), code.astype(np.int64) - 1, -1)
+    width = np.ones(len(line), np.int64)
+    first = word[line]
+    for name in wanted.tries:
+        hit = np.flatnonzero((first | name.case[0][code]) & name.mask[0][code] == name.value[0][code])
+        found = code[hit]
+        long = np.flatnonzero(name.long[found])
+        if len(long):
+            more, second = found[long], word[line[hit[long]] + 8]
+            same = np.ones(len(hit), np.bool_)
+            same[long] = (second | name.case[1][more]) & name.mask[1][more] == name.value[1][more]
+            hit, found = hit[same], found[same]
+        field[hit], width[hit] = name.field[found], name.size[found]
     colon = line + width
     odd = np.flatnonzero((field >= 0) & (data[colon] != _COLON))
     for i in odd.tolist():
