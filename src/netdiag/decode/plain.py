@@ -59,12 +59,7 @@ def decode(space: Space, records: Records, out: Columns, first_row: int) -> tupl
     usual &= ~udp | (tunnels.BY_PORT[sport] | tunnels.BY_PORT[dport] == 0)
     wire = size - header
     captured = np.minimum(wire, np.maximum(left - header, 0))
-    if some_tcp:
-        kind = np.zeros(len(h), np.uint8)
-        datagrams = np.flatnonzero(udp)
-        kind[datagrams] = transport.udp_kind(h[datagrams], captured[datagrams])
-    else:
-        kind = transport.udp_kind(h, captured)
+    kind = transport.udp_kind(h, np.where(udp, captured, 0) if some_tcp else captured)
     usual &= kind != transport.HEP
     whole = bool(usual.all())
     rows: I64 | slice = slice(None) if whole else np.flatnonzero(usual)
