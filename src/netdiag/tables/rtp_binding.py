@@ -6,7 +6,6 @@ Addresses are compared as numbers: one 64-bit key holds capture point, IP versio
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,9 +45,15 @@ class Advertised:
     """Media lines of SDP that name an address and a port."""
 
     lines: pl.DataFrame
-    """``line``, ``key`` (UInt64), ``start`` and ``end`` (ns, inclusive), ``call``, ``call_id``, ``side``, ``index``."""
+    """``line``, ``key`` (UInt64), ``start`` and ``end`` (ns, inclusive), ``call``, ``call_id``, ``side``, ``index``;
+    sorted by key and start."""
     formats: pl.DataFrame
-    """``line``, ``payload_type``, ``codec`` (encoding name), ``clock_rate``; one row for each rtpmap of each line."""
+    """``line``, ``payload_type``, ``codec`` (encoding name), ``clock_rate``; one row for each rtpmap of each line,
+    sorted by both."""
+    places: I64
+    """Line times 256 plus payload type, of each row of ``formats``."""
+    events: tuple[I64, npt.NDArray[np.uint8]]
+    """Lines with telephone-event, ascending, and its first payload type there."""
 
 
 def advertised(tables: Tables) -> Advertised:
@@ -60,12 +65,11 @@ def advertised(tables: Tables) -> Advertised:
     media = tables.media
     media = media.filter(pl.col("address").is_not_null(), pl.col("port") > 0).with_row_index("line")
     ends = tables.calls.select("call", "end_ns", "midstream").unique("call", keep="last")
-    numbers = _address_numbers(tables.packets, media["address"].unique().to_list())
+    numbers = _address_numbers(tables.packets, media["address"].unique())
     points = {name: i << 49 for i, name in enumerate(tables.points)}
     lines = (
         media.join(ends, on="call", how="left")
-        .join(pl.DataFrame({"address": list(numbers), "number": list(numbers.values())},
-                           schema={"address": pl.String, "number": pl.UInt64}), on="address", how="inner")
+        .join(numbers, on="address", how="inner")
         .filter(pl.col("point").is_in(list(points)))
         .with_columns(
             base=pl.col("number") + pl.col("point").replace_strict(points, default=0, return_dtype=pl.UInt64),
@@ -73,30 +77,35 @@ def advertised(tables: Tables) -> Advertised:
             end=pl.col("end_ns").fill_null(_NEVER),
         )
         .select("line", "start", "end", "call", "call_id", "side", "index", key=pl.col("base") + pl.col("port"))
-        .sort("start", "line")
+        .sort("key", "start", "line")
     )
-    return Advertised(lines, _formats(media))
+    formats = _formats(media).sort("line", "payload_type")
+    places = (formats["line"].cast(pl.Int64) * 256 + formats["payload_type"]).to_numpy()
+    events = formats.filter(pl.col("codec").str.to_lowercase() == "telephone-event").unique(
+        "line", keep="first", maintain_order=True)
+    return Advertised(lines, formats, places,
+                      (events["line"].cast(pl.Int64).to_numpy(), events["payload_type"].to_numpy()))
 
 
-def _address_numbers(packets: Packets, texts: list[str | None]) -> dict[str, int]:
-    """Address text of SDP to its bits in a key; names and addresses that no packet can carry are left out."""
+def _address_numbers(packets: Packets, texts: pl.Series) -> pl.DataFrame:
+    """``address``: text of SDP; ``number``: its bits in a key. Without names and addresses that no packet can carry."""
+    part = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"  # RFC 3986 §3.2.2: no leading zero
+    bytes_ = pl.col("address").str.extract_groups(rf"^{part}\.{part}\.{part}\.{part}$").struct
+    number = sum((bytes_.field(str(i)).cast(pl.UInt64) * (1 << 8 * (6 - i)) for i in range(1, 5)), pl.lit(0, pl.UInt64))
+    known = pl.DataFrame({"address": texts}).drop_nulls().with_columns(number=number)
+    v6: dict[bytes, int] = {}
     found: dict[str, int] = {}
-    v6: dict[bytes, int] | None = None
-    for text in texts:
+    for text in known.filter(pl.col("number").is_null())["address"]:
         try:
-            found[text or ""] = int.from_bytes(socket.inet_pton(socket.AF_INET, text or ""), "big") << 16
-            continue
-        except (OSError, ValueError):
-            pass
-        try:
-            ip = ipaddress.IPv6Address((text or "").strip("[]"))
+            ip = ipaddress.IPv6Address(text.strip("[]"))
         except ValueError:
             continue
-        if v6 is None:
+        if not v6:
             v6 = {address: i for i, address in enumerate(packets.v6)}
         if ip.packed in v6:
-            found[text or ""] = 1 << 48 | v6[ip.packed] << 16
-    return found
+            found[text] = 1 << 48 | v6[ip.packed] << 16
+    six = pl.DataFrame({"address": list(found), "number": list(found.values())}, schema=known.schema)
+    return pl.concat([known.drop_nulls(), six])
 
 
 def _formats(media: pl.DataFrame) -> pl.DataFrame:
@@ -135,10 +144,23 @@ def bind(streams: pl.DataFrame, said: Advertised) -> pl.DataFrame:
 _LINE = ["stream", "line", "call", "call_id", "side", "index", "end"]
 
 
-def _latest(ordered: pl.DataFrame, lines: pl.DataFrame, key: str) -> pl.DataFrame:
-    joined = ordered.join_asof(lines, left_on="first_ns", right_on="start", by_left=key, by_right="key",
-                               strategy="backward", check_sortedness=False)
-    return joined.filter(pl.col("end") >= pl.col("first_ns")).select(_LINE)
+def _latest(streams: pl.DataFrame, lines: pl.DataFrame, key: str) -> pl.DataFrame:
+    """For each stream the line of its key that began last before it, if its call had not ended by then.
+
+    A search in sorted columns: a join would look at all lines anew for each block of streams.
+    """
+    keys, starts = lines["key"].to_numpy(), lines["start"].to_numpy()
+    wanted, when = streams[key].to_numpy(), streams["first_ns"].to_numpy()
+    first, behind = np.searchsorted(keys, wanted), np.searchsorted(keys, wanted, side="right")
+    low, high = first.copy(), behind
+    while (low < high).any():
+        middle = (low + high) // 2
+        begun = (low < high) & (starts[np.minimum(middle, len(starts) - 1)] <= when)
+        low, high = np.where(begun, middle + 1, low), np.where(begun, high, np.minimum(middle, high))
+    found = np.flatnonzero(low > first)
+    line = lines.drop("key", "start")[low[found] - 1]
+    chosen = streams.select("stream", "first_ns")[found].hstack(line)
+    return chosen.filter(pl.col("end") >= pl.col("first_ns")).select(_LINE)
 
 
 def _reverse(rest: pl.DataFrame, ordered: pl.DataFrame, bound: pl.DataFrame) -> pl.DataFrame:
@@ -172,9 +194,17 @@ def codecs(streams: pl.DataFrame, said: Advertised) -> pl.DataFrame:
     From the bound SDP line, else the static assignment, else DEFAULT_CLOCK as a guess.
     """
     rate = pl.coalesce(pl.when(pl.col("clock_rate") > 0).then(pl.col("clock_rate")), "static_rate")
+    line = streams["line"].cast(pl.Int64).fill_null(-1).to_numpy()
+    wanted = line * 256 + streams["payload_type"].cast(pl.Int64).to_numpy()
+    at = np.minimum(np.searchsorted(said.places, wanted), max(len(said.places) - 1, 0))
+    named = (line >= 0) & (said.places[at] == wanted) if len(said.places) else np.zeros(len(line), np.bool_)
+    chosen = said.formats.select("codec", "clock_rate")[at] if len(said.places) else pl.DataFrame(
+        {"codec": [None] * len(line), "clock_rate": [None] * len(line)},
+        schema={"codec": pl.String, "clock_rate": pl.UInt32})
+    known = pl.Series(named)
     return (
-        streams.select("line", "payload_type")
-        .join(said.formats, on=["line", "payload_type"], how="left", maintain_order="left")
+        streams.select("payload_type").with_columns(
+            codec=pl.when(known).then(chosen["codec"]), clock_rate=pl.when(known).then(chosen["clock_rate"]))
         .join(_STATIC, on="payload_type", how="left", maintain_order="left")
         .select(
             codec=pl.coalesce(pl.when(pl.col("codec") != "").then(pl.col("codec")), "static_codec", pl.lit("")),
@@ -185,7 +215,10 @@ def codecs(streams: pl.DataFrame, said: Advertised) -> pl.DataFrame:
 
 def event_types(streams: pl.DataFrame, said: Advertised) -> npt.NDArray[np.uint8]:
     """Payload type of telephone-event in the bound SDP line of each stream, 255 where there is none (RFC 4733)."""
-    events = said.formats.filter(pl.col("codec").str.to_lowercase() == "telephone-event").unique("line", keep="first")
-    events = events.select("line", event="payload_type")
-    found = streams.select("line").join(events, on="line", how="left", maintain_order="left")
-    return found["event"].fill_null(255).to_numpy()
+    lines, types = said.events
+    line = streams["line"].cast(pl.Int64).fill_null(-1).to_numpy()
+    out = np.full(len(line), 255, np.uint8)
+    if len(lines):
+        at = np.minimum(np.searchsorted(lines, line), len(lines) - 1)
+        out = np.where(lines[at] == line, types[at], out)
+    return out
