@@ -186,8 +186,13 @@ def judge(progress: Progress, tables: Tables, select: Sequence[str], ignore: Seq
     """What the engine finds in them."""
     from netdiag import engine
     progress.stage("checking patterns")
+
+    def next_pattern(name: str, number: int, total: int) -> None:
+        progress.pattern(name, number, total)
+        guard.give_back()
+
     return engine.analyze(tables, select=ids(select), ignore=ids(ignore), settings=dict(settings),
-                          progress=progress.pattern)
+                          progress=next_pattern)
 
 
 def exit_code(report: Report, fail_on: str) -> int:
