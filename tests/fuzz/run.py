@@ -38,7 +38,7 @@ CRASHES = HERE / "crashes"
 SECONDS = 1.0
 """Processor time of an input of 64 kB; larger ones get more in proportion."""
 MEMORY = 1 << 30
-"""Bytes that a process may have grown since its first inputs."""
+"""Bytes that one input may take, and that a process may have grown since its first inputs."""
 HANG = 30
 """Seconds after which a worker is held to hang."""
 HEAVY = 4
@@ -54,6 +54,11 @@ def grown() -> int:
         return next((int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon")), 0)
 
 
+def highest() -> int:
+    """Peak resident memory of this process, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
 class Failure(Exception):
     """The input broke a limit."""
 
@@ -61,8 +66,10 @@ class Failure(Exception):
 class Guard:
     """Runs a target on inputs, one by one, and counts."""
 
-    def __init__(self, run: Callable[[bytes], None], note: Callable[[bytes], None] = lambda data: None) -> None:
-        self.run, self.note = run, note
+    def __init__(self, run: Callable[[bytes], None], note: Callable[[bytes], None] = lambda data: None,
+                 leaks: bool = True) -> None:
+        """``leaks``: also fail when many inputs together leave much behind, which atheris itself does."""
+        self.run, self.note, self.leaks = run, note, leaks
         self.executions = self.slowest_size = self.peak = 0
         self.slowest = 0.0
         self._base = 0
@@ -70,9 +77,12 @@ class Guard:
     def one(self, data: bytes) -> None:
         """Failure when the input takes too long or too much; whatever the target raises comes through."""
         self.note(data)
+        before = highest()
         begin = time.process_time()
         self.run(data)
         taken = time.process_time() - begin
+        if highest() - before > MEMORY:
+            raise Failure(f"one input took {highest() - before >> 20} MiB")
         self.executions += 1
         if taken > self.slowest and self.executions > 3:  # the first ones import
             self.slowest, self.slowest_size = taken, len(data)
@@ -85,10 +95,10 @@ class Guard:
                 if taken > limit:
                     raise Failure(f"{taken:.1f} s of processor time for {len(data)} bytes")
         if self.executions % 64 == 0 or taken > 0.2:
-            now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+            now = highest()
             if now > self.peak:
                 self.peak = now
-                if self._base and grown() - self._base > MEMORY:
+                if self.leaks and self._base and grown() - self._base > MEMORY:
                     raise Failure(f"memory grew by {grown() - self._base >> 20} MiB")
         if self.executions == WARM:
             self._base = grown()
@@ -166,7 +176,7 @@ class Worker:
                 import targets
         else:
             import targets
-        self.guard = Guard(targets.TARGETS[self.name], self.note)
+        self.guard = Guard(targets.TARGETS[self.name], self.note, leaks=not guided)
         for data in self.seeds:
             self.one(data)
         self.begin, self.before = time.monotonic(), self.guard.executions  # imports and instrumentation took a while
