@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tcp_wire import ACK, MS, RST, START, SYN, Talk, read, write
 
-from netdiag.tables import Tables
+from netdiag.tables import Tables, streams
 from netdiag.tables.reader import open_captures
 from netdiag.tables.streams import Stream
 
@@ -215,6 +215,45 @@ def test_any_transfer(tmp_path_factory: pytest.TempPathFactory, size: int, isn: 
             latest = max(latest, owner[at])
             assert s.packet_at(at) == first_row + latest
             assert s.packets(at, at + 1).tolist() == [first_row + owner[at]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_many_at_once_are_the_same(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    """Connections in order, out of order, repeated, without SYN, in blocks of any size."""
+    r = random.Random(seed)
+    frames = []
+    for number in range(r.randrange(1, 6)):
+        t = Talk(r.choice([1000, 2**32 - 50]), client_port=5000 + number)
+        if r.random() < 0.7:
+            t.handshake()
+        at = 1
+        for i in range(r.randrange(8)):
+            data = r.randbytes(r.randrange(1, 40))
+            t.c(20 + i, ACK, at, 1, data).s(20.5 + i, ACK, at, at + len(data), data[::-1])
+            at += r.choice([len(data)] * 6 + [0, len(data) + 5, -20])
+            if r.random() < 0.1:
+                t.c(20.7 + i, RST | ACK, at, 1, b"reset")
+        frames += t.frames
+    tables = read(tmp_path_factory.mktemp("t") / "t.pcap", frames, snaplen=r.choice([262144, 262144, 70]))
+    wanted = list(range(tables.tcp.height))
+    for limit in (1, 50, 1 << 15):
+        for block in (1, 20, streams.BLOCK):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(streams, "BLOCK", block)
+                assert list(tables.streams.each(wanted, limit)) == [tables.streams.both(i, limit) for i in wanted]
+    assert list(tables.streams.each([])) == []
+
+
+@pytest.mark.parametrize("t", [
+    Talk().c(0, ACK, 101, 1, b"a" * 60).c(1, ACK, 91, 1, b"b" * 10),  # the full stream turns out to begin earlier
+    Talk().handshake().c(20, ACK, 1, 1, b"a" * 50).c(21, ACK, -100, 1, b"b" * 10),  # too far off to belong to it
+    Talk().handshake().c(20, ACK, 6, 1, b"a" * 60),  # its start is missing
+    Talk().handshake().c(20, ACK, 1, 1, b"a" * 50).c(21, ACK, 1, 1, b"b" * 50),  # full, then repeated
+])
+def test_many_at_once_near_the_limit(tmp_path: Path, t: Talk) -> None:
+    tables = read(tmp_path / "t.pcap", t.frames)
+    assert list(tables.streams.each([0], 50)) == [tables.streams.both(0, 50)]
 
 
 def test_numbers_that_go_round_twice(tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 HELLO_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 """ServerHello.random of a HelloRetryRequest (RFC 8446 §4.1.3)."""
 DOWNGRADE_12 = b"DOWNGRD\x01"
 DOWNGRADE_11 = b"DOWNGRD\x00"
 """Last eight bytes of ServerHello.random (RFC 8446 §4.1.3)."""
+_SENTINELS = {DOWNGRADE_12: 0x0303, DOWNGRADE_11: 0x0302}
 FALLBACK_SCSV = 0x5600
 """RFC 7507 §2."""
 
@@ -26,7 +29,17 @@ MAX_NAMES = 512
 """Distinguished names kept of a CertificateRequest; the rest only counts (practice: more names nobody reads)."""
 
 
-_PAIR = struct.Struct(">H")
+REMEMBERED = 1 << 9
+"""Bytes of a list whose meaning is remembered: a capture has few kinds of clients, and each sends the same lists."""
+
+_EXTENSION = struct.Struct(">HH")  # type, length
+
+T = TypeVar("T")
+
+
+def _remember(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    cached = lru_cache(maxsize=1024)(parse)
+    return lambda data: cached(data) if len(data) <= REMEMBERED else parse(data)
 
 
 def grease(value: int) -> bool:
@@ -34,7 +47,7 @@ def grease(value: int) -> bool:
     return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientHello:
     """Fields of a ClientHello; lists are in the sender's order and without GREASE (RFC 8701)."""
 
@@ -63,7 +76,7 @@ class ClientHello:
         return max(self.versions) if self.versions else self.version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerHello:
     """Fields of a ServerHello or HelloRetryRequest."""
 
@@ -103,26 +116,30 @@ class _Reader:
         self.at = at
         self.end = len(data) if end is None else end
 
-    def take(self, size: int) -> bytes:
-        a = self.at
-        if a + size > self.end:
-            raise IndexError
-        self.at = a + size
-        return self.data[a : a + size]
-
     def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
+        a = self.at
+        self.at = a + width
+        if self.at > self.end:
+            raise IndexError
+        return int.from_bytes(self.data[a : self.at], "big")
 
     def vector(self, width: int) -> bytes:
-        return self.take(self.number(width))
+        size = self.number(width)
+        a = self.at
+        self.at = a + size
+        if self.at > self.end:
+            raise IndexError
+        return self.data[a : self.at]
 
     def left(self) -> int:
         return self.end - self.at
 
 
+@_remember
 def _numbers(data: bytes) -> tuple[int, ...]:
     """16-bit values without GREASE; an odd last byte is dropped."""
-    return tuple(v for (v,) in _PAIR.iter_unpack(data[: len(data) & ~1]) if v & 0x0F0F != 0x0A0A or not grease(v))
+    values = struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1])
+    return tuple([v for v in values if v & 0x0F0F != 0x0A0A or not grease(v)])
 
 
 def text(data: bytes) -> str:
@@ -130,32 +147,27 @@ def text(data: bytes) -> str:
     return data.decode("ascii", "backslashreplace")
 
 
-def _extensions(reader: _Reader) -> tuple[list[tuple[int, bytes]], str]:
+def _extensions(data: bytes, at: int = 0) -> tuple[list[tuple[int, bytes]], str]:
+    """(type, content) of each extension in the list at ``at``, and "" or what was odd; a hello may end without one."""
     out: list[tuple[int, bytes]] = []
-    if reader.left() == 0:
+    if at == len(data):
         return out, ""
-    data, at, problem = reader.data, reader.at + 2, ""
-    try:
-        end = at + reader.number(2)
-    except IndexError:
-        end = reader.end + 1
-    if end > reader.end:
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    at += 2
+    if end > len(data):
         return out, "extension list longer than its hello"
-    seen = set()
-    while at < end:  # by hand, not with _Reader: a hello has a dozen or two
-        kind = data[at] << 8 | data[at + 1] if at + 4 <= end else 0
-        stop = at + 4 + (data[at + 2] << 8 | data[at + 3]) if at + 4 <= end else end + 1
+    while at < end:
+        kind, size = _EXTENSION.unpack_from(data, at) if at + 4 <= end else (0, end)
+        stop = at + 4 + size
         if stop > end:
             return out, "extension longer than the list it is in"
         out.append((kind, data[at + 4 : stop]))
-        if kind in seen:
-            problem = "extension that appears twice (RFC 8446 §4.2)"
-        seen.add(kind)
         at = stop
-    reader.at = end
-    return out, problem
+    twice = len(dict(out)) < len(out)
+    return out, "extension that appears twice (RFC 8446 §4.2)" if twice else ""
 
 
+@_remember
 def _sni(data: bytes) -> str | None:
     names = _Reader(_Reader(data).vector(2))
     while names.left():
@@ -166,6 +178,7 @@ def _sni(data: bytes) -> str | None:
     return None
 
 
+@_remember
 def _protocols(data: bytes) -> tuple[str, ...]:
     names = _Reader(_Reader(data).vector(2))
     out = []
@@ -187,23 +200,27 @@ def _shares(data: bytes) -> tuple[int, ...]:
     return tuple(out)
 
 
+@_remember
+def _list8(data: bytes) -> tuple[int, ...]:
+    return _numbers(_Reader(data).vector(1))
+
+
+@_remember
+def _list16(data: bytes) -> tuple[int, ...]:
+    return _numbers(_Reader(data).vector(2))
+
+
 def client_hello(body: bytes) -> ClientHello | None:
     """Parses the body of a ClientHello; None when not even the cipher suites can be read."""
-    reader = _Reader(body)
     try:
-        version = reader.number(2)
-        random = reader.take(32)
-        session_id = reader.vector(1)
-        ciphers = _numbers(reader.vector(2))
+        lists = 35 + body[34]
+        ended = lists + 2 + (body[lists] << 8 | body[lists + 1])
     except IndexError:
         return None
-    if version >> 8 != 3 or len(session_id) > 32:
+    if ended > len(body) or body[0] != 3 or lists > 35 + 32:
         return None
-    try:
-        reader.vector(1)
-        found, problem = _extensions(reader)
-    except IndexError:
-        found, problem = [], "compression methods longer than the hello"
+    at = ended + 1 + body[ended] if ended < len(body) else ended + 1
+    found, problem = _extensions(body, at) if at <= len(body) else ([], "compression methods longer than the hello")
     sni: str | None = None
     alpn: tuple[str, ...] = ()
     versions: tuple[int, ...] = ()
@@ -218,39 +235,32 @@ def client_hello(body: bytes) -> ClientHello | None:
             elif kind == ALPN:
                 alpn = _protocols(data)
             elif kind == SUPPORTED_VERSIONS:
-                versions = _numbers(_Reader(data).vector(1))
+                versions = _list8(data)
             elif kind == SUPPORTED_GROUPS:
-                groups = _numbers(_Reader(data).vector(2))
+                groups = _list16(data)
             elif kind == SIGNATURE_ALGORITHMS:
-                signatures = _numbers(_Reader(data).vector(2))
+                signatures = _list16(data)
             elif kind == KEY_SHARE:
                 shares = _shares(data)
             elif kind == SESSION_TICKET:
                 ticket = len(data) > 0
         except IndexError:
             problem = "extension whose inner length is wrong"
-    kinds = tuple(kind for kind, _ in found if not grease(kind))
-    return ClientHello(version, random, session_id, ciphers, kinds, sni, alpn, versions, groups, signatures, shares,
-                       PRE_SHARED_KEY in kinds, ticket, EARLY_DATA in kinds, problem)
+    kinds = tuple([kind for kind, _ in found if kind & 0x0F0F != 0x0A0A or not grease(kind)])
+    return ClientHello(0x0300 | body[1], body[2:34], body[35:lists], _numbers(body[lists + 2 : ended]), kinds, sni,
+                       alpn, versions, groups, signatures, shares, PRE_SHARED_KEY in kinds, ticket,
+                       EARLY_DATA in kinds, problem)
 
 
 def server_hello(body: bytes) -> ServerHello | None:
     """Parses the body of a ServerHello; None when not even the cipher suite can be read."""
-    reader = _Reader(body)
-    try:
-        version = reader.number(2)
-        random = reader.take(32)
-        session_id = reader.vector(1)
-        cipher = reader.number(2)
-    except IndexError:
+    at = 35 + body[34] if len(body) > 34 else 35
+    if at + 2 > len(body) or body[0] not in (3, 0x7F) or at > 35 + 32:
         return None
-    if version >> 8 not in (3, 0x7F) or len(session_id) > 32:
-        return None
-    try:
-        reader.number(1)
-        found, problem = _extensions(reader)
-    except IndexError:
-        found, problem = [], "server hello without compression method"
+    version, random, session_id = body[0] << 8 | body[1], body[2:34], body[35:at]
+    cipher = body[at] << 8 | body[at + 1]
+    at += 3
+    found, problem = _extensions(body, at) if at <= len(body) else ([], "server hello without compression method")
     alpn: str | None = None
     group: int | None = None
     psk = False
@@ -266,14 +276,14 @@ def server_hello(body: bytes) -> ServerHello | None:
                 psk = True
         except IndexError:
             problem = "extension whose inner length is wrong"
-    sentinel = {DOWNGRADE_12: 0x0303, DOWNGRADE_11: 0x0302}.get(random[24:])
+    sentinel = _SENTINELS.get(random[24:])
     return ServerHello(version, random, session_id, cipher, random == HELLO_RETRY_RANDOM, alpn, group, psk, sentinel,
                        problem)
 
 
 def chosen_protocol(body: bytes) -> str | None:
     """ALPN answer in the body of EncryptedExtensions (RFC 8446 §4.3.1)."""
-    found, _ = _extensions(_Reader(body))
+    found, _ = _extensions(body)
     try:
         return next((p for kind, data in found if kind == ALPN for p in _protocols(data)), None)
     except IndexError:
@@ -311,7 +321,7 @@ def certificate_request(body: bytes, version: int) -> CertificateRequest:
         reader = _Reader(body)
         if version >= 0x0304:
             reader.vector(1)
-            found, problem = _extensions(reader)
+            found, problem = _extensions(body, reader.at)
             block = next((_Reader(data).vector(2) for kind, data in found if kind == CERTIFICATE_AUTHORITIES), b"")
         else:
             problem = ""

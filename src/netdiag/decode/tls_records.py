@@ -7,6 +7,7 @@ handshake messages lie in the clear ones, and which alerts. Nothing is decrypted
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ MAX_MESSAGE = 1 << 20
 """Largest handshake message that is read. The format allows 2^24-1 (RFC 8446 §4); OpenSSL takes a Certificate message
 of 100 kB unless told otherwise (SSL_CTX_set_max_cert_list(3)), Go 64 kB, Java 32 kB: ten times the largest default."""
 
+_HEADER = struct.Struct(">BHH")  # type, version, length
 # type, version 3.0-3.4, length, HandshakeType 1 or 2, 24-bit length, version 3.0-3.4 of the hello.
 _HELLO = re.compile(rb"\x16\x03[\x00-\x04]..([\x01\x02])\x00..\x03[\x00-\x04]", re.DOTALL)
 # The same where the first record holds less than the hello's fixed head (fragmented on purpose).
@@ -102,6 +104,7 @@ def read(data: bytes, start: int = 0, holes: Sequence[tuple[int, int]] = ()) -> 
     ``holes`` are (start, end) positions whose bytes were not captured, ascending.
     """
     side = Side()
+    records, header = side.records, _HEADER.unpack_from
     limit = next((a for a, b in holes if b > start), len(data))
     pending = bytearray()
     pending_start = start
@@ -111,9 +114,8 @@ def read(data: bytes, start: int = 0, holes: Sequence[tuple[int, int]] = ()) -> 
         if at + 5 > limit:
             side.cut = True
             break
-        kind, major = data[at], data[at + 1]
-        length = data[at + 3] << 8 | data[at + 4]
-        if not CHANGE_CIPHER_SPEC <= kind <= HEARTBEAT or major != 3:
+        kind, version, length = header(data, at)
+        if not CHANGE_CIPHER_SPEC <= kind <= HEARTBEAT or version >> 8 != 3:
             side.problems.append("bytes that are no TLS record follow a record")
             break
         if length > MAX_RECORD:
@@ -126,9 +128,10 @@ def read(data: bytes, start: int = 0, holes: Sequence[tuple[int, int]] = ()) -> 
             if kind == HANDSHAKE and (clear or _hello_in_clear(data, at, limit)):
                 assemble(side, pending, pending_start, data[at + 5 : limit], at + 5)
             break
-        record = Record(kind, major << 8 | data[at + 2], at, end)
-        side.records.append(record)
-        if kind == HANDSHAKE:
+        records.append(Record(kind, version, at, end))
+        if kind == APPLICATION_DATA:
+            side.application_data.append(len(records) - 1)
+        elif kind == HANDSHAKE:
             clear = clear or _hello_in_clear(data, at, end)
             if not clear:
                 side.encrypted_handshake.append(end)
@@ -144,8 +147,6 @@ def read(data: bytes, start: int = 0, holes: Sequence[tuple[int, int]] = ()) -> 
             clear = False
             if side.change_cipher_spec is None:
                 side.change_cipher_spec = end
-        elif kind == APPLICATION_DATA:
-            side.application_data.append(len(side.records) - 1)
         at = end
     if limit < len(data):
         side.cut = True
@@ -171,28 +172,36 @@ def assemble(side: Side, pending: bytearray, pending_start: int, body: bytes, at
 
     Returns where the unfinished message starts, -1 when the rest cannot be handshake messages.
     """
-    if not pending:
-        pending_start = at
     known = len(pending)
-    pending += body
+    pieces: bytes | bytearray = body
+    if known:
+        pending += body
+        pieces = pending
+    elif len(body) >= 4 and int.from_bytes(body[1:4], "big") == len(body) - 4:  # one record, one message: most are
+        side.messages.append(Message(body[0], body[4:], at, at + len(body)))
+        return at + len(body)
+    else:
+        pending_start = at
+    total = len(pieces)
     offset = 0
-    while len(pending) - offset >= 4:
-        size = int.from_bytes(pending[offset + 1 : offset + 4], "big")
+    while total - offset >= 4:
+        size = int.from_bytes(pieces[offset + 1 : offset + 4], "big")
         if size > MAX_MESSAGE:
             side.problems.append("handshake message longer than 1 MiB is not read")
             pending.clear()
             return -1
-        if len(pending) - offset < 4 + size:
+        if total - offset < 4 + size:
             break
         # Record headers lie between the pieces: positions are exact for the piece at hand, which holds the end.
         end = at + offset + 4 + size - known
         start = pending_start if offset == 0 else at + offset - known
-        side.messages.append(Message(pending[offset], bytes(pending[offset + 4 : offset + 4 + size]), start, end))
+        side.messages.append(Message(pieces[offset], bytes(pieces[offset + 4 : offset + 4 + size]), start, end))
         offset += 4 + size
-    if offset:
+    if known:
         del pending[:offset]
-        pending_start = at + offset - known
-    return pending_start
+    else:
+        pending += body[offset:]
+    return at + offset - known if offset else pending_start
 
 
 def _alert(side: Side, body: bytes, end: int) -> None:

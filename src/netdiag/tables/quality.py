@@ -64,40 +64,48 @@ class PointQuality:
 def build(tables: Tables) -> pl.DataFrame:
     """One row for each capture point that has packets, in the order of ``Tables.points``."""
     p = tables.packets
-    segments = tcp_segments.segments(tables)
-    entry_point = p.points(segments.row)
-    first = segments.row[segments.start]
-    connection_point = p.points(first)
-    oneway = _oneway_connections(segments)
-    midstream = (segments.flags[segments.start] & SYN) == 0
-    unseen = (segments.classes & tcp_segments.ACKED_UNSEEN) != 0
+    s = tcp_segments.segments(tables)
+    first = s.row[s.start]
+    oneway = _oneway_connections(s)
+    midstream = (s.flags[s.start] & SYN) == 0
+    unseen = (s.classes & tcp_segments.ACKED_UNSEEN) != 0
+    data = s.length > 0
     first_fragment, later_fragment = _fragments(p)
     icmp = ((p.proto == ICMP) | (p.proto == ICMPV6)) & (p.flow < len(p.flow_start))
-    point = p.points(np.arange(p.n))
     out = []
     for number, name in enumerate(tables.points):
-        mine = np.flatnonzero(point == number)
-        if not len(mine):
-            continue
+        mine = _rows(p, number)
         ts, flags = p.ts[mine], p.flags[mine]
-        here = connection_point == number
-        entries = entry_point == number
-        capture, _ = p.locate(mine)
+        if not len(ts):
+            continue
+        here = (first >= mine.start) & (first < mine.stop)
+        entries = (s.row >= mine.start) & (s.row < mine.stop)
         # Two files of a point may follow in any order; a step back between them is not the clock's.
-        same_file = capture[1:] == capture[:-1]
+        back = mine.start + np.flatnonzero(ts[1:] - ts[:-1] < -BACKWARD_NS)
+        same_file = p.locate(back)[0] == p.locate(back + 1)[0]
         out.append(PointQuality(
-            point=name, first_ns=int(ts.min()), last_ns=int(ts.max()), packets=len(mine),
-            cut_packets=int(((flags & CUT) != 0).sum()),
-            backward_steps=int(((ts[1:] - ts[:-1] < -BACKWARD_NS) & same_file).sum()),
+            point=name, first_ns=int(ts.min()), last_ns=int(ts.max()), packets=len(ts),
+            cut_packets=_count(flags & CUT), backward_steps=_count(same_file),
             interface_drops=tables.interface_drops.get(name),
-            acked_unseen=int((unseen & entries).sum()),
-            data_segments=int(((segments.length > 0) & entries).sum()),
-            tcp_connections=int(here.sum()), tcp_oneway=int((oneway & here).sum()),
-            tcp_midstream=int((midstream & here).sum()),
-            first_fragments=int(first_fragment[mine].sum()), later_fragments=int(later_fragment[mine].sum()),
-            icmp_packets=int(icmp[mine].sum()),
+            acked_unseen=_count(unseen & entries), data_segments=_count(data & entries),
+            tcp_connections=_count(here), tcp_oneway=_count(oneway & here), tcp_midstream=_count(midstream & here),
+            first_fragments=_count(first_fragment[mine]), later_fragments=_count(later_fragment[mine]),
+            icmp_packets=_count(icmp[mine]),
             capture_filter=tables.capture_filters.get(name)))
     return schemas.frame(PointQuality, out)
+
+
+def _rows(p: Packets, point: int) -> slice:
+    """Packet rows of a capture point, which are one block."""
+    files = np.flatnonzero(p.files.point == point)
+    if not len(files):
+        return slice(0, 0)
+    ends = np.append(p.files.start[1:], p.files.total)
+    return slice(int(p.files.start[files[0]]), int(ends[files[-1]]))
+
+
+def _count(what: npt.NDArray[np.generic]) -> int:
+    return int(np.count_nonzero(what))
 
 
 def _fragments(p: Packets) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

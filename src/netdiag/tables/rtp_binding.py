@@ -6,6 +6,7 @@ Addresses are compared as numbers: one 64-bit key holds capture point, IP versio
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,12 +88,19 @@ def advertised(tables: Tables) -> Advertised:
                       (events["line"].cast(pl.Int64).to_numpy(), events["payload_type"].to_numpy()))
 
 
+def _packed(text: str) -> bytes | None:
+    try:
+        return socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        return None
+
+
 def _address_numbers(packets: Packets, texts: pl.Series) -> pl.DataFrame:
     """``address``: text of SDP; ``number``: its bits in a key. Without names and addresses that no packet can carry."""
-    part = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"  # RFC 3986 §3.2.2: no leading zero
-    bytes_ = pl.col("address").str.extract_groups(rf"^{part}\.{part}\.{part}\.{part}$").struct
-    number = sum((bytes_.field(str(i)).cast(pl.UInt64) * (1 << 8 * (6 - i)) for i in range(1, 5)), pl.lit(0, pl.UInt64))
-    known = pl.DataFrame({"address": texts}).drop_nulls().with_columns(number=number)
+    texts = texts.drop_nulls()
+    packed = pl.Series([_packed(text) for text in texts.to_list()], dtype=pl.Binary)
+    number = packed.bin.reinterpret(dtype=pl.UInt32, endianness="big").cast(pl.UInt64) * (1 << 16)
+    known = pl.DataFrame({"address": texts, "number": number})
     v6: dict[bytes, int] = {}
     found: dict[str, int] = {}
     for text in known.filter(pl.col("number").is_null())["address"]:

@@ -6,6 +6,8 @@ by the snap length (holes) and segments far outside the stream (dropped beyond t
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
@@ -14,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.tables.packets import I64, RST, SYN, U8, U32, Packets
-from netdiag.tables.tcp_segments import ConnectionSegments, connection_segments
+from netdiag.tables.tcp_segments import ConnectionSegments, connection_segments, segments
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
 LIMIT = 1 << 22
 """Bytes kept of one side: handshakes and signalling lie far below it, bulk transfer needs no more (practice)."""
+BLOCK = 1 << 16
+"""Segments that ``Streams.each`` looks at together: some 10 MB of arrays (practice)."""
 
 
 @dataclass(slots=True)
@@ -35,39 +39,34 @@ class Stream:
     """The SYN was captured, so position 0 is the first byte that was sent."""
     truncated: bool
     """There were bytes beyond the limit, or so far off that they cannot belong here."""
-    _end: I64
+    _end: list[int]
     """End of each captured piece, ascending; pieces do not overlap."""
-    _carrier: U32
+    _carrier: list[int]
     """Packet row that carries each piece."""
-    _complete: U32
+    _complete: list[int]
     """Packet row after which every captured piece up to this one was there."""
-    _complete_ns: I64
+    _complete_ns: list[int]
 
     def _piece(self, position: int) -> int:
-        if not len(self._end):
+        if not self._end:
             raise IndexError("empty stream")
-        return min(int(self._end.searchsorted(position, side="right")), len(self._end) - 1)
+        return min(bisect_right(self._end, position), len(self._end) - 1)
 
     def packet_at(self, position: int) -> int:
         """Packet row that made everything up to this byte available in order, where tshark shows the reassembled
         message that ends there. In a hole: the packet behind the hole. IndexError for an empty stream."""
-        return int(self._complete[self._piece(position)])
+        return self._complete[self._piece(position)]
 
     def time_at(self, position: int) -> int:
         """Time of ``packet_at(position)``, ns."""
-        return int(self._complete_ns[self._piece(position)])
+        return self._complete_ns[self._piece(position)]
 
     def packets(self, start: int, end: int) -> npt.NDArray[np.uint32]:
         """Packet rows that carry the bytes from ``start`` up to ``end``, ascending."""
-        if end <= start or not len(self._end):
+        if end <= start or not self._end:
             return np.zeros(0, np.uint32)
-        a = int(np.searchsorted(self._end, start, side="right"))
-        b = int(np.searchsorted(self._end, end - 1, side="right"))
-        return np.unique(self._carrier[a : b + 1])
-
-
-EMPTY = Stream(b"", (), False, False, np.zeros(0, np.int64), np.zeros(0, np.uint32), np.zeros(0, np.uint32),
-               np.zeros(0, np.int64))
+        a, b = bisect_right(self._end, start), bisect_right(self._end, end - 1)
+        return np.unique(np.array(self._carrier[a : b + 1], np.uint32))
 
 
 class Streams:
@@ -85,6 +84,27 @@ class Streams:
         s = connection_segments(self._tables, connection)
         return self._side(s, True, limit), self._side(s, False, limit)
 
+    def each(self, connections: Sequence[int], limit: int = LIMIT) -> Iterator[tuple[Stream, Stream]]:
+        """``both`` of many connections, in their order. Faster, as segments in order are found for many at once."""
+        wanted = np.array(connections, np.int64)
+        reach = np.cumsum(segments(self._tables).size[wanted])
+        a = done = 0
+        while a < len(wanted):
+            b = max(a + 1, int(np.searchsorted(reach, done + BLOCK, side="right")))
+            total = int(reach[b - 1])
+            # Arrays of a connection that is larger than a block are not made all at once.
+            yield from self._block(wanted[a:b], limit) if total - done <= BLOCK else [self.both(int(wanted[a]), limit)]
+            a, done = b, total
+
+    def _block(self, connections: I64, limit: int) -> Iterator[tuple[Stream, Stream]]:
+        plain = _plain_sides(self._tables, connections, limit)
+        for connection in connections.tolist():
+            client, server = next(plain), next(plain)
+            if client is None or server is None:
+                s = connection_segments(self._tables, connection)
+                client, server = client or self._side(s, True, limit), server or self._side(s, False, limit)
+            yield client, server
+
     def _side(self, s: ConnectionSegments, from_client: bool, limit: int) -> Stream:
         packets = self._tables.packets
         mine = s.client == from_client
@@ -93,7 +113,7 @@ class Streams:
         carries = (length > 0) & ((flags & RST) == 0)  # data in a reset explains it, it is not stream (RFC 9293 §3.5.3)
         rows, seq, flags, length = rows[carries], seq[carries], flags[carries], length[carries].astype(np.int64)
         if not len(rows):
-            return Stream(b"", (), len(syn) > 0, False, EMPTY._end, EMPTY._carrier, EMPTY._complete, EMPTY._complete_ns)
+            return Stream(b"", (), len(syn) > 0, False, [], [], [], [])
         start = seq + ((flags & SYN) != 0)  # data of a SYN follows the SYN's own number
         if len(syn):
             origin = int(s.seq[mine][syn[0]]) + 1
@@ -103,7 +123,9 @@ class Streams:
         start = start - origin
         plain = _in_order(packets, rows, start, length, limit)
         if plain is not None:
-            return Stream(plain, (), len(syn) > 0, False, start + length, rows, rows, packets.ts[rows])
+            carrier = rows.tolist()
+            return Stream(plain, (), len(syn) > 0, False, (start + length).tolist(), carrier, carrier,
+                          packets.ts[rows].tolist())
         wanted = (start < limit) & (start + length > 0)
         far = bool((start >= limit).any() or (start + length > limit).any() or (start < -limit).any())
         pieces = _pieces(packets, rows[wanted], start[wanted], length[wanted], limit)
@@ -118,6 +140,62 @@ def _in_order(packets: Packets, rows: U32, start: I64, length: I64, limit: int) 
         return None
     places = zip(packets.offset[rows].tolist(), length.tolist(), strict=True)
     return b"".join([packets.space.view(at, size) for at, size in places])
+
+
+def _plain_sides(tables: Tables, connections: I64, limit: int) -> Iterator[Stream | None]:
+    """Client and server of each connection; None where what lies below the limit did not come whole and in order."""
+    packets, s = tables.packets, segments(tables)
+    sides = 2 * len(connections)
+    size = s.size[connections]
+    entry = np.arange(int(size.sum())) + np.repeat(s.start[connections] - (np.cumsum(size) - size), size)
+    side = 2 * np.repeat(np.arange(len(connections)), size) + ~s.client[entry]
+    order = np.argsort(side, kind="stable")
+    entry, side = entry[order], side[order]
+    syn = (s.flags[entry] & SYN) != 0
+    known, origin = np.zeros(sides, np.bool_), np.zeros(sides, np.int64)
+    syns = np.flatnonzero(syn)[::-1]  # backwards: the first SYN is what remains
+    known[side[syns]], origin[side[syns]] = True, s.seq[entry[syns]] + 1
+    carries = (s.length[entry] > 0) & ((s.flags[entry] & RST) == 0)
+    entry, side, row = entry[carries], side[carries], s.row[entry[carries]]
+    start, length = s.seq[entry] + syn[carries], s.length[entry].astype(np.int64)
+    bound = np.searchsorted(side, np.arange(sides + 1))
+    filled = np.flatnonzero(bound[1:] > bound[:-1])
+    head, tail = bound[filled], bound[filled + 1]
+    origin[filled] = np.where(known[filled], origin[filled], start[head])
+    start = start - origin[side]
+    end = start + length
+    follows = np.ones(len(entry), np.bool_)
+    follows[1:] = start[1:] == end[:-1]
+    follows[head] = start[head] == 0
+    place = np.arange(len(entry))
+    full = np.minimum.reduceat(np.where(end >= limit, place, len(entry)), head)
+    odd = np.minimum.reduceat(np.where(follows & (packets.length[row] == length), len(entry), place), head)
+    # Without a SYN, a later segment that lies before the first one moves the origin.
+    moved = ~known[filled] & (np.minimum.reduceat(np.where(start > -limit, start, 0), head) < 0)
+    last = np.minimum(full, tail - 1)
+    stop = np.zeros(sides, np.int64)
+    stop[filled] = np.where((odd > last) & ~moved, last + 1, -1)
+    far = np.zeros(sides, np.bool_)
+    far[filled] = (np.maximum.reduceat(end, head) > limit) | (np.minimum.reduceat(start, head) < -limit)
+    kept = place < stop[side]
+    return _joined(packets, row[kept], start[kept], np.minimum(end[kept], limit), side[kept], known, far, stop < 0)
+
+
+def _joined(packets: Packets, row: U32, start: I64, end: I64, side: I64, known: npt.NDArray[np.bool_],
+            far: npt.NDArray[np.bool_], none: npt.NDArray[np.bool_]) -> Iterator[Stream | None]:
+    """The streams of segments in order, by side; None for those in ``none``."""
+    view = packets.space.view
+    bounds = np.searchsorted(side, np.arange(len(known) + 1)).tolist()
+    offsets, sizes = packets.offset[row].tolist(), (end - start).tolist()
+    rows, ends, times = row.tolist(), end.tolist(), packets.ts[row].tolist()
+    for a, b, start_known, truncated, left_out in zip(bounds[:-1], bounds[1:], known.tolist(), far.tolist(),
+                                                      none.tolist(), strict=True):
+        if left_out:
+            yield None
+            continue
+        carrier = rows[a:b]
+        yield Stream(b"".join(map(view, offsets[a:b], sizes[a:b])), (), start_known, truncated, ends[a:b], carrier,
+                     carrier, times[a:b])
 
 
 @dataclass(slots=True)
@@ -204,7 +282,8 @@ def _assemble(packets: Packets, p: _Pieces, size: int, start_known: bool, trunca
     row_of = np.zeros(int(p.arrival.max()) + 1 if len(p.arrival) else 0, np.uint32)
     row_of[p.arrival] = p.row
     complete = row_of[last]
-    return Stream(out.tobytes(), holes, start_known, truncated, p.end, p.row, complete, packets.ts[complete])
+    return Stream(out.tobytes(), holes, start_known, truncated, p.end.tolist(), p.row.tolist(), complete.tolist(),
+                  packets.ts[complete].tolist())
 
 
 def _copy(space: U8, out: U8, source: I64, target: I64, length: I64) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from netdiag.decode import tls_records as rec
 from netdiag.decode.keylog import KeyLog
 from netdiag.tables.certs import Certificate, CertificateStore
 from netdiag.tables.columns import frame_of
-from netdiag.tables.packets import KIND_TLS
+from netdiag.tables.packets import I64, KIND_TLS
 from netdiag.tables.packets import U32 as Rows
 from netdiag.tables.schema import empty, schema
+from netdiag.tables.streams import Stream
 from netdiag.tables.tls import Alert, Handshake
 from netdiag.tables.tls_handshake import Facts, ReadAlert, assemble, choose_alert
 
@@ -28,7 +30,7 @@ FIRST_LIMIT = 1 << 15
 LIMIT = rec.MAX_MESSAGE + (1 << 18)
 """Bytes read when that was not enough: one message of the largest size that is read, and what goes around it."""
 MAX_HANDSHAKES = 200_000
-"""Handshakes that are read (practice: 0.4 ms and some 2 kB of memory each)."""
+"""Handshakes that are read (practice: 0.2 ms and some 2 kB of memory each)."""
 MAX_ALERTS = 200_000
 """Alerts that become rows (practice): seven bytes make one."""
 
@@ -37,69 +39,85 @@ _COLUMNS = ("connection", "flow", "point", "client", "client_port", "server", "s
             "rst_packets", "acked_unseen")
 
 
+_HANDSHAKE_CELLS = itemgetter(*schema(Handshake))
+_ALERT_CELLS = itemgetter(*schema(Alert))
+
+
 @dataclass(slots=True)
 class _Starts:
-    """TLS records at the start of a segment: rows of packets, by record type, and their first bytes."""
+    """TLS records at the start of a segment, of flows worth a look; by flow, then in order of time."""
 
     row: Rows
+    """Packet row."""
     flow: Rows
     type: np.ndarray[Any, np.dtype[np.uint8]]
     head: np.ndarray[Any, np.dtype[np.uint8]]
+    """First bytes, shape (n, 7)."""
+    first_row: int
+    """First packet of all."""
 
-    def between(self, first: int, last: int, wanted: Rows) -> Rows:
-        """Indices of ``wanted`` (ascending by row) that lie within these packet rows."""
-        rows = self.row[wanted]
-        if rows[0] >= first and rows[-1] <= last:
-            return wanted
-        return wanted[np.searchsorted(rows, first) : np.searchsorted(rows, last, side="right")]
+    def ranges(self, connections: pl.DataFrame) -> pl.DataFrame:
+        """Adds to each connection what lies between its first and last packet: ``from`` and ``to`` (indices), and how
+        many ``handshakes`` and ``alerts`` are among them."""
+        place = self.flow.astype(np.int64) << 32 | self.row
+        flow = connections["flow"].to_numpy().astype(np.int64) << 32
+        a = place.searchsorted(flow | connections["first_packet"].to_numpy())
+        b = place.searchsorted(flow | connections["last_packet"].to_numpy(), side="right")
+        counts: dict[str, I64] = {}
+        for name, kind in (("handshakes", rec.HANDSHAKE), ("alerts", rec.ALERT)):
+            before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.type == kind)])
+            counts[name] = before[b] - before[a]
+        added = [pl.Series("from", a), pl.Series("to", b), *(pl.Series(n, c) for n, c in counts.items())]
+        return connections.with_columns(added).filter(pl.col("to") > pl.col("from"))
+
+    def of(self, c: dict[str, Any], kind: int) -> I64:
+        """Indices of the records of one type that belong to a connection."""
+        a: int = c["from"]
+        return a + np.flatnonzero(self.type[a : c["to"]] == kind)
 
 
 @dataclass(slots=True)
 class _Builder:
     tables: Tables
     starts: _Starts
-    by_flow: dict[int, Rows]
     keys: KeyLog
     store: CertificateStore = field(default_factory=CertificateStore)
-    handshakes: dict[str, list[Any]] = field(default_factory=lambda: {n: [] for n in schema(Handshake)})
-    alerts: dict[str, list[Any]] = field(default_factory=lambda: {n: [] for n in schema(Alert)})
+    handshakes: list[tuple[Any, ...]] = field(default_factory=list)
+    alerts: list[tuple[Any, ...]] = field(default_factory=list)
     left_out: dict[str, list[int]] = field(default_factory=dict)
     """What is beyond a limit: [how many, first packet]."""
 
-    def connection(self, c: dict[str, Any]) -> None:
-        """Reads one connection; ``c`` holds the columns of its row."""
-        mine = self.starts.between(c["first_packet"], c["last_packet"], self.by_flow[c["flow"]])
-        if not len(mine):
-            return
-        types = self.starts.type[mine]
-        if len(self.handshakes["handshake"]) >= MAX_HANDSHAKES:
-            self._leave_out(f"TLS connections behind the first {MAX_HANDSHAKES} handshakes not read", c["first_packet"])
-            return
-        facts = self._read(c["connection"]) if (types == rec.HANDSHAKE).any() else None
-        late, sealed = self._late_alerts(c, mine[types == rec.ALERT], facts)
+    def read(self, connections: pl.DataFrame) -> None:
+        """Reads all connections, rows of ``_Starts.ranges``."""
+        wanted = connections.filter(pl.col("handshakes") > 0)["connection"]
+        streams = self.tables.streams.each(wanted.to_list(), FIRST_LIMIT)
+        for c in connections.iter_rows(named=True):
+            if len(self.handshakes) >= MAX_HANDSHAKES:
+                self._leave_out(f"TLS connections behind the first {MAX_HANDSHAKES} handshakes not read",
+                                c["first_packet"])
+                continue
+            self._connection(c, self._read(c["connection"], *next(streams)) if c["handshakes"] else None)
+
+    def _connection(self, c: dict[str, Any], facts: Facts | None) -> None:
+        late, sealed = self._late_alerts(c, facts) if c["alerts"] else ([], [])
         if facts is None:
             self._add_alerts(c, late, None)
             return
-        self._finish(c, facts, late, sealed, mine)
-        for (reason, packet), count in Counter(facts.problems).items():
-            self.tables.anomaly_log.add("handshakes", reason, packet, count)
-        number = len(self.handshakes["handshake"])
-        for name, cells in self.handshakes.items():
-            cells.append(number if name == "handshake" else facts.values[name])
+        self._finish(c, facts, late, sealed)
+        if facts.problems:
+            for (reason, packet), count in Counter(facts.problems).items():
+                self.tables.anomaly_log.add("handshakes", reason, packet, count)
+        number = facts.values["handshake"] = len(self.handshakes)
+        self.handshakes.append(_HANDSHAKE_CELLS(facts.values))
         self._add_alerts(c, facts.alerts, number)
 
-    def _read(self, connection: int) -> Facts | None:
-        streams = self.tables.streams
-        facts = None
-        for limit in (FIRST_LIMIT, LIMIT):
-            first, second = streams.both(connection, limit)
-            facts = assemble(first, second, self.store, self.keys)
-            more = first.truncated or second.truncated
-            if not more or (facts is not None and (facts.finished or not facts.cut)):
-                break
+    def _read(self, connection: int, first: Stream, second: Stream) -> Facts | None:
+        facts = assemble(first, second, self.store, self.keys)
+        if (first.truncated or second.truncated) and (facts is None or (facts.cut and not facts.finished)):
+            facts = assemble(*self.tables.streams.both(connection, LIMIT), self.store, self.keys)
         return facts
 
-    def _late_alerts(self, c: dict[str, Any], found: Rows,
+    def _late_alerts(self, c: dict[str, Any],
                      facts: Facts | None) -> tuple[list[ReadAlert], list[tuple[int, str]]]:
         """Alerts at the start of a segment that the streams did not reach: (in clear, encrypted)."""
         packets = self.tables.packets
@@ -112,7 +130,9 @@ class _Builder:
         sealed: list[tuple[int, str]] = []
         sent: set[tuple[str, int]] = set()
         swapped = facts is not None and facts.values["swapped"]
-        for i in found.tolist():
+        found = self.starts.of(c, rec.ALERT)
+        both = min(seen.get("client", -1), seen.get("server", -1))
+        for i in found[self.starts.row[found] > both].tolist():
             row = int(self.starts.row[i])
             by = self._sender(c, row, swapped)
             number = int(packets.tcp.seq[np.searchsorted(packets.tcp.row, row)])
@@ -134,8 +154,8 @@ class _Builder:
             client = packets.source(row) == c["client"]
         return "client" if client != swapped else "server"
 
-    def _finish(self, c: dict[str, Any], facts: Facts, late: list[ReadAlert], sealed: list[tuple[int, str]],
-                mine: Rows) -> None:
+    def _finish(self, c: dict[str, Any], facts: Facts, late: list[ReadAlert],
+                sealed: list[tuple[int, str]]) -> None:
         v = facts.values
         swapped = v["swapped"]
         for name in ("connection", "flow", "point"):
@@ -150,7 +170,7 @@ class _Builder:
             v["end_ns"] = max([v["end_ns"], *(a.ts for a in late)])
         if facts.cut and not v["completed"] and (v["version"] or 0x0303) < 0x0304:
             # Behind bytes that are missing, application data both ways shows that the handshake went through.
-            data = mine[self.starts.type[mine] == rec.APPLICATION_DATA]
+            data = self.starts.of(c, rec.APPLICATION_DATA)
             by = {self._sender(c, int(row), swapped) for row in self.starts.row[data[[0, -1]]]} if len(data) else set()
             if len(by) < 2 and len(data) > 2:
                 by |= {self._sender(c, int(row), swapped) for row in self.starts.row[data[:64]]}
@@ -192,7 +212,7 @@ class _Builder:
             v["close_after_certificate_s"] = int(ts[v["close_packet"]] - ts[shown]) / 1e9
 
     def _add_alerts(self, c: dict[str, Any], alerts: list[ReadAlert], handshake: int | None) -> None:
-        room = MAX_ALERTS - len(self.alerts["packet"])
+        room = MAX_ALERTS - len(self.alerts)
         if len(alerts) > room:
             self._leave_out(f"TLS alerts behind the first {MAX_ALERTS} left out", alerts[room].packet,
                             len(alerts) - room)
@@ -200,49 +220,47 @@ class _Builder:
             values = {"packet": alert.packet, "point": c["point"], "ts_ns": alert.ts, "connection": c["connection"],
                       "handshake": handshake, "by": alert.by, "level": alert.level,
                       "description": alert.description, "name": tls_alerts.name(alert.description)}
-            for name, cells in self.alerts.items():
-                cells.append(values[name])
+            self.alerts.append(_ALERT_CELLS(values))
 
     def _leave_out(self, reason: str, packet: int, count: int = 1) -> None:
         self.left_out.setdefault(reason, [0, packet])[0] += count
 
 
-def _starts(tables: Tables) -> tuple[_Starts, dict[int, Rows]]:
-    """Segments that start with a TLS record, and by flow the indices of those worth a look, in order of time."""
+def _starts(tables: Tables) -> _Starts:
     packets = tables.packets
     row = np.flatnonzero(packets.kind == KIND_TLS).astype(np.uint32)
-    head = packets.head(row, 7)
-    starts = _Starts(row, packets.flow[row], head[:, 0], head)
-    # Connections where neither a handshake record nor an alert starts a segment have nothing for these tables.
+    flow, head = packets.flow[row], packets.head(row, 7)
+    # Flows where neither a handshake record nor an alert starts a segment have nothing for these tables.
     worth = (head[:, 0] == rec.HANDSHAKE) | (head[:, 0] == rec.ALERT)
-    flows = np.unique(starts.flow[worth])
-    keep = np.flatnonzero(np.isin(starts.flow, flows))
-    order = keep[np.argsort(starts.flow[keep], kind="stable")].astype(np.uint32)
-    cut = np.searchsorted(starts.flow[order], flows)
-    pieces = np.split(order, cut[1:]) if len(flows) else []
-    return starts, dict(zip(flows.tolist(), pieces, strict=True))
+    keep = np.flatnonzero(np.isin(flow, np.unique(flow[worth])))
+    order = keep[np.argsort(flow[keep], kind="stable")]
+    return _Starts(row[order], flow[order], head[order, 0], head[order], int(row[0]) if len(row) else 0)
 
 
 def build(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """See ``netdiag.tables.tls.build``."""
     keys = keylog.read(tables.options.keylog, tables.secrets)
-    starts, by_flow = _starts(tables)
-    if not by_flow:
+    starts = _starts(tables)
+    if not len(starts.row):
         return empty(Handshake), empty(Alert), empty(Certificate)
-    builder = _Builder(tables, starts, by_flow, keys)
-    wanted = pl.Series("flow", list(by_flow), dtype=pl.UInt32)
-    connections = tables.tcp.filter(pl.col("flow").is_in(wanted.implode())).select(_COLUMNS)
-    for c in connections.iter_rows(named=True):
-        builder.connection(c)
+    builder = _Builder(tables, starts, keys)
+    wanted = pl.Series("flow", np.unique(starts.flow))
+    builder.read(starts.ranges(tables.tcp.select(_COLUMNS).filter(pl.col("flow").is_in(wanted.implode()))))
     store = builder.store
     if keys.garbage:
-        tables.anomaly_log.add("handshakes", "key log line that is no secret", int(starts.row[0]), keys.garbage)
+        tables.anomaly_log.add("handshakes", "key log line that is no secret", starts.first_row, keys.garbage)
     if store.refused:
-        tables.anomaly_log.add("certs", "distinct certificates beyond what is kept", int(starts.row[0]), store.refused)
+        tables.anomaly_log.add("certs", "distinct certificates beyond what is kept", starts.first_row, store.refused)
     for reason, (count, packet) in builder.left_out.items():
         tables.anomaly_log.add("handshakes", reason, packet, count)
     for cert in store.rows:
         if cert.problem:
             tables.anomaly_log.add("certs", f"certificate: {cert.problem}", cert.first_packet)
     certs = frame_of(Certificate, {n: [getattr(r, n) for r in store.rows] for n in schema(Certificate)})
-    return frame_of(Handshake, builder.handshakes), frame_of(Alert, builder.alerts).sort("packet"), certs
+    return (frame_of(Handshake, _columns(Handshake, builder.handshakes)),
+            frame_of(Alert, _columns(Alert, builder.alerts)).sort("packet"), certs)
+
+
+def _columns(row: type, cells: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    names = list(schema(row))
+    return {n: list(c) for n, c in zip(names, zip(*cells, strict=True) if cells else [()] * len(names), strict=True)}

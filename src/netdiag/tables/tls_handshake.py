@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netdiag.decode import tls13, tls_alerts, tls_hello
+from netdiag.decode import tls_alerts, tls_hello
 from netdiag.decode import tls_records as rec
 from netdiag.decode.keylog import KeyLog
 from netdiag.tables.certs import CertificateStore
 from netdiag.tables.streams import Stream
+
+if TYPE_CHECKING:
+    from netdiag.decode import tls13
 
 RECORDS_KEPT = 16
 FINISHED_MIN = 45
@@ -52,13 +55,18 @@ class Half:
         return self.stream.time_at(end - 1)
 
     def first(self, kind: int) -> rec.Message | None:
-        return next((m for m in self.side.messages if m.type == kind), None)
+        for message in self.side.messages:
+            if message.type == kind:
+                return message
+        return None
 
     def all(self, kind: int) -> list[rec.Message]:
         return [m for m in self.side.messages if m.type == kind]
 
-    def lengths(self) -> list[int]:
-        return [self.side.records[i].length for i in self.side.application_data]
+    def lengths(self, most: int | None = None) -> list[int]:
+        """Lengths of the application data records, of the first ``most``."""
+        records = self.side.records
+        return [records[i].length for i in self.side.application_data[:most]]
 
 
 @dataclass(slots=True)
@@ -237,6 +245,7 @@ def _server_hello(facts: Facts) -> None:
 
 def _open(facts: Facts, keys: KeyLog) -> None:
     """Adds what the key log opens to both sides."""
+    from netdiag.decode import tls13  # ciphers, which nobody needs without a key log
     v = facts.values
     cipher, random = v["cipher"], bytes.fromhex(v["client_random"])
     if (v["version"] or 0) < 0x0304 or not tls13.supported(cipher):
@@ -349,8 +358,8 @@ def _end(facts: Facts) -> None:
               if half is not None and (m := half.first(kind)) is not None]
     v["start_ns"] = min(starts)
     v["end_ns"] = max([*ended, v["start_ns"]])
-    v["client_records"] = tuple(client.lengths()[:RECORDS_KEPT]) if client is not None else ()
-    v["server_records"] = tuple(server.lengths()[:RECORDS_KEPT]) if server is not None else ()
+    v["client_records"] = tuple(client.lengths(RECORDS_KEPT)) if client is not None else ()
+    v["server_records"] = tuple(server.lengths(RECORDS_KEPT)) if server is not None else ()
     facts.cut = c.cut or s.cut
     facts.finished = v["completed"] or (v["alert"] is not None)
 
