@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 
-import pytest
+import numpy as np
 
-from netdiag.decode import sdp
+from netdiag.decode import sdp, sdp_columns
+from netdiag.decode.sip_columns import Span
+from netdiag.decode.sip_headers import PAD
 
 HEAD = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\n"
 
@@ -91,12 +94,54 @@ USUAL = (b"v=0\r\no=- 7 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 %b\r\nt=0 0\r\nm=a
          b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n%b")
 
 
-@pytest.mark.parametrize("tail", [
-    b"a=sendonly\r\n", b"a=rtcp:4000\r\n", b"a=rtcp-mux\r\n", b"", b"a=ptime:30\r\n",
-    b"a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n"])
-@pytest.mark.parametrize("port", [0, 7, 10000, 65534, 65535, 65536])
-def test_the_short_way_reads_what_the_long_way_reads(tail: bytes, port: int) -> None:
-    for address in (b"10.0.0.1", b"192.0.2.77", b"pbx.example", b"224.0.0.1/127"):
-        body = USUAL % (address, port, tail)
-        assert sdp.parse(body) == sdp._parse(body)
-        assert sdp.parse(body) == sdp._parse(body)  # remembered by now
+TAILS = (b"a=sendonly\r\n", b"a=rtcp:4000\r\n", b"a=rtcp-mux\r\n", b"", b"a=ptime:30\r\n",
+         b"a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n", b"c=IN IP4 10.0.0.9\r\n")
+BODIES = [USUAL % (address, port, tail) for tail in TAILS for port in (0, 7, 10000, 65534, 65535, 65536)
+          for address in (b"10.0.0.1", b"192.0.2.77", b"pbx.example", b"224.0.0.1/127", b"\x01", b"h" * 70)]
+
+
+def in_columns(bodies: list[bytes]) -> list[sdp.Session | None]:
+    """Sessions put together from what ``sdp_columns`` cuts out; None where the shape is not the usual one."""
+    data = np.frombuffer(b"".join(b + b"\n" for b in bodies) + bytes(PAD), np.uint8)
+    end = np.cumsum([len(b) + 1 for b in bodies]) - 1
+    begin = end - np.array([len(b) for b in bodies])
+    found = sdp_columns.split(data, begin, end)
+
+    def text(span: Span, row: int) -> bytes:
+        return data[span.begin[row] : span.end[row]].tobytes()
+
+    out: list[sdp.Session | None] = []
+    for i in range(len(bodies)):
+        made = sdp_columns.template(text(found.middle, i), text(found.tail, i)) if found.usual[i] else None
+        if made is None:
+            out.append(None)
+            continue
+        line, shared, odd = made
+        port = int(found.port[i])
+        address = text(found.address, i).decode() if shared else line.address
+        line = line._replace(address=address, port=port, rtcp_port=port + (not sdp_columns.shares_port(line)))
+        out.append(sdp.Session(text(found.origin, i).decode(), (line,), odd))
+    return out
+
+
+def test_columns_read_what_the_parser_reads() -> None:
+    sessions = in_columns(BODIES)
+    assert {i: s for i, s in enumerate(sessions) if s is not None and s != sdp.parse(BODIES[i])} == {}
+    usual = [b for b in BODIES if b"/127" not in b and b"a=rtcp:" not in b and b"\x01" not in b and b"h" * 70 not in b
+             and b"audio 0 " not in b and b"audio 65535" not in b and b"audio 65536" not in b]
+    assert [b for b, s in zip(BODIES, sessions, strict=True) if s is not None] == usual
+
+
+def test_columns_read_what_the_parser_reads_of_any_text() -> None:
+    rng = random.Random(3)
+    words = (b"\r\n", b"\n", b" ", b"  ", b"\t", b"m=", b"c=", b"o=", b"a=", b"/", b"\x01", b"\xff", b"40000", b":")
+    bodies = []
+    for _ in range(4000):
+        body = bytearray(rng.choice(BODIES))
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(body))
+            body[at : at + rng.choice((0, 0, 1, 3))] = rng.choice(words)
+        bodies.append(bytes(body))
+    sessions = in_columns(bodies)
+    assert sum(s is not None for s in sessions) > 300
+    assert {bodies[i]: s for i, s in enumerate(sessions) if s is not None and s != sdp.parse(bodies[i])} == {}
