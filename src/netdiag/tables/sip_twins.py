@@ -34,15 +34,19 @@ class SipTwins:
     def missing_at(self, messages: Sequence[int]) -> str:
         """A point that would have shown all these messages (of one point), and shows none; "" without.
 
-        It would when it captured at that time, and other messages between the same two addresses are at both points.
+        It would when it captured at that time, and other messages between the same two addresses are at both points. A
+        point that shows the messages under another branch has them one hop earlier or later, and proves nothing.
         """
         if len(self._tables.points) < 2 or not messages:
             return ""
         twins = set(self.of(messages)["point"].to_list())
         mine = self._tables.sip[list(messages)]
         ways = set(mine.select("point", "source", "destination").iter_rows())
+        hops = [name for name in IDENTITY if name != "branch"]
+        elsewhere = set(self._tables.sip.filter(pl.col("call_id").is_in(mine["call_id"].unique().implode())).join(
+            mine.select(hops).unique(), on=hops, nulls_equal=True, how="semi")["point"].to_list())
         for other in self._tables.points:
-            if other in twins or any((*way, other) not in self._ways for way in ways):
+            if other in twins | elsewhere or any((*way, other) not in self._ways for way in ways):
                 continue
             low, high = self._spans[other]
             offset = self._offsets[mine["point"][0], other]

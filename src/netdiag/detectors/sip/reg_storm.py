@@ -1,0 +1,181 @@
+"""Many clients register at once, the registrar cannot answer them all, and they all try again.
+
+After an outage, a restart or a certificate that ran out, every client registers in the same seconds. What the
+registrar does not answer, or answers with 5xx or 408, comes again; clients that retry after a fixed time come
+together each time, and the storm feeds itself. RFC 5626 §4.5 therefore asks for a wait that doubles from 30 s (90 s
+where another flow works) to 1800 s, and of which each client takes a random 50 to 100 %. Met where REGISTER
+transactions exceed 20 in a second and ten times the median second of the capture, come from 20 sources or more, and
+fewer than 80 % of those that are decided succeed. Repetitions of a request (Timer E) do not count, nor do refusals of
+a user (4xx other than 408), which are answers of a registrar that works.
+
+**What lifts the suspicion.** More succeeded before, or the registrar says 5xx or 408 itself (probable). Clients whose
+retries come after the same time, without jitter (confirmed).
+
+**What looks alike and is not it.** The usual hump of refreshes, which all succeed. Guessing of passwords comes from
+one or few sources and is refused with 401, 403 or 404. One source with many users is a proxy, a gateway or a test
+tool. A tap next to one client shows that client only: capture at the registrar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+import polars as pl
+
+from netdiag.model import (
+    Alternative,
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables
+from netdiag.tables.sip_details import added
+
+PATTERN = Pattern(
+    id="SIP-REG-STORM",
+    title="Registration avalanche: many clients register at once, and fail",
+    severity=Severity.CRITICAL,
+    cases=(),
+    needs=("transactions", "sip", "quality"),
+    references=(Reference("RFC 5626 §4.5"), Reference("RFC 7339")),
+    filter='sip.CSeq.method == "REGISTER"',
+    mitigation="Let the edge admit as many registrations as the registrar can do, and answer the others with 503 and "
+               "spread values of Retry-After.",
+    fix="Give clients a back-off with jitter (RFC 5626 §4.5), and servers overload control (RFC 7339).",
+    prevention="Rehearse a registration of all clients at once; renew certificates and restart nodes in steps.",
+    next_capture="Capture at the registrar, from before the outage until registrations succeed again.",
+    settings=(Setting("rate", 20, "transactions/s", "practice"),
+              Setting("times_median", 10, "times", "practice: against the median second of the capture"),
+              Setting("sources", 20, "addresses", "practice"),
+              Setting("success", 80, "%", "practice: registrations that still succeed"),
+              Setting("equal", 10, "%", "practice: difference between retry intervals without jitter")),
+    explains=("SIP-503-STORM", "SIP-INVITE-TIMEOUT"),
+)
+
+SECOND_NS = 1_000_000_000
+RETRY_NS = 30 * SECOND_NS
+"""Shortest base time of RFC 5626 §4.5: retries that come sooner, and bursts that close, are one storm."""
+UNDECIDED_NS = 4 * SECOND_NS
+"""T2 (RFC 3261 §17.1.2.2): a request that is this young when the capture ends may still be answered."""
+ANSWERED, TOGETHER = 5, 0.8
+"""Failures that the registrar says itself, and share of equal intervals, that are no chance (practice)."""
+STORMS, READ = 50, 20_000
+"""Storms that are looked at, the largest first, and requests of one whose To is read (practice)."""
+CITED = 10
+_KEY = ["point", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Storm:
+    point: str
+    server: str
+    start_ns: int
+    end_ns: int
+    peak: int
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """Registrars with seconds of far more REGISTER transactions than usual, many of which fail."""
+    asked = tables.transactions.filter((pl.col("method") == "REGISTER") & ~pl.col("midstream"))
+    if not len(asked):
+        return not_applicable("no REGISTER in this capture")
+    if len(asked) <= settings["rate"]:
+        return clear(f"{len(asked)} REGISTER transactions are no storm")
+    asked = asked.select(*_KEY, "client", "first_ns", "status", "request_messages", "final_message")
+    spans = tables.quality.select("point", begin="first_ns", end="last_ns")
+    asked = asked.join(spans, on="point", how="left", maintain_order="left").with_columns(
+        good=pl.col("status").is_between(200, 299).fill_null(False),
+        bad=pl.when(pl.col("status").is_null()).then(pl.col("end") - pl.col("first_ns") >= UNDECIDED_NS)
+        .otherwise((pl.col("status") == 408) | (pl.col("status") >= 500)))
+    storms = _storms(asked, settings)
+    occurrences = [o for storm in storms if (o := _occurrence(tables, asked, settings, storm))]
+    if not occurrences:
+        return clear(f"{len(asked)} REGISTER transactions; {len(storms)} times they come in great numbers, "
+                     "and then they succeed or come from few sources")
+    return found(occurrences, population="registrars")
+
+
+def _storms(asked: pl.DataFrame, settings: dict[str, float]) -> list[_Storm]:
+    """Times with seconds above the rate, bursts within RETRY_NS joined."""
+    seconds = asked.with_columns(second=(pl.col("first_ns") - pl.col("begin")) // SECOND_NS).group_by(
+        *_KEY, "second").agg(count=pl.len(), begin=pl.col("begin").first(), end=pl.col("end").first())
+    whole = (pl.col("end").first() - pl.col("begin").first()) // SECOND_NS + 1
+    # Seconds without any are not rows: they stand below the others.
+    rank = whole // 2 - (whole - pl.len())
+    usual = pl.when(rank >= 0).then(pl.col("count").sort().get(rank.clip(0))).otherwise(0)
+    busy = seconds.filter(pl.col("count") > settings["rate"]).join(
+        seconds.group_by(_KEY).agg(usual=usual), on=_KEY).filter(
+        pl.col("count") > pl.col("usual") * settings["times_median"]).sort(*_KEY, "second")
+    apart = (pl.col("second").diff().over(_KEY) * SECOND_NS > RETRY_NS).fill_null(True)
+    storms = busy.with_columns(run=apart.cum_sum()).group_by(*_KEY, "run", maintain_order=True).agg(
+        start=pl.col("begin").first() + pl.col("second").min() * SECOND_NS,
+        stop=pl.col("begin").first() + (pl.col("second").max() + 1) * SECOND_NS, peak=pl.col("count").max())
+    storms = storms.sort("peak", descending=True, maintain_order=True).head(STORMS)
+    return [_Storm(*row) for row in storms.select(*_KEY, "start", "stop", "peak").iter_rows()]
+
+
+def _occurrence(tables: Tables, asked: pl.DataFrame, settings: dict[str, float], storm: _Storm) -> Occurrence | None:
+    here = asked.filter((pl.col("point") == storm.point) & (pl.col("server") == storm.server))
+    during = here.filter((pl.col("first_ns") >= storm.start_ns) & (pl.col("first_ns") < storm.end_ns))
+    sources = during["client"].n_unique()
+    now, before = _success(during), _success(here.filter(pl.col("first_ns") < storm.start_ns))
+    if sources < settings["sources"] or now is None or now * 100 >= settings["success"]:
+        return None
+    failed = during.filter("bad")
+    told = failed.drop_nulls("status")
+    reasons = [f"up to {storm.peak} REGISTER transactions a second from {sources} sources",
+               f"{now:.0%} of {len(failed) + during['good'].sum()} that are decided succeed"]
+    confidence = Confidence.SUSPECTED
+    if before is not None and before * 100 >= settings["success"]:
+        confidence = Confidence.PROBABLE
+        reasons.append(f"before, {before:.0%} did")
+    if len(told) >= ANSWERED:
+        confidence = Confidence.PROBABLE
+        counts = told["status"].value_counts().sort("status").iter_rows()
+        reasons.append("the registrar answers " + ", ".join(f"{n} times {code}" for code, n in counts))
+    wait, share = _retries(tables, during, settings)
+    if wait:
+        confidence = Confidence.CONFIRMED
+        reasons.append(f"{share:.0%} of the retries come {wait:.1f} s after the attempt that failed: no jitter")
+    firsts = during.unique("client", keep="first", maintain_order=True).head(CITED)
+    cited = firsts["request_messages"].list.first().to_list() + told["final_message"].head(CITED).to_list()
+    return Occurrence(
+        subject=storm.server, group=(storm.server,),
+        summary=f"{len(during)} REGISTER transactions of {sources} sources reach {storm.server} within "
+                f"{(storm.end_ns - storm.start_ns) / 1e9:.0f} s, and {now:.0%} of them succeed.",
+        confidence=confidence, reasons=tuple(reasons),
+        evidence=tables.evidence(tables.sip["packet"][cited].to_list(), {
+            "destination.ip": storm.server, "sip.method": "REGISTER"}),
+        scope={"destination.ip": storm.server, "source.count": sources}, keys=frozenset({f"host:{storm.server}"}),
+        absence=not len(told), constant=wait or None, start_ns=storm.start_ns, end_ns=storm.end_ns, alternatives=(
+            Alternative("the answers are not in this capture", "" if during["good"].any() or len(told) else
+                        "no answer of the registrar is seen", "it does answer some"
+                        if during["good"].any() or len(told) else ""),
+            Alternative("somebody guesses passwords", "", f"{sources} sources, and the failures are no refusals")))
+
+
+def _success(part: pl.DataFrame) -> float | None:
+    """Share of the decided transactions that succeed; None without any."""
+    good, bad = int(part["good"].sum()), int(part["bad"].sum())
+    return good / (good + bad) if good + bad else None
+
+
+def _retries(tables: Tables, during: pl.DataFrame, settings: dict[str, float]) -> tuple[float, float]:
+    """The time after which clients try again, and how many do then; 0 where they do not come together."""
+    tries = during.head(READ).with_columns(request=pl.col("request_messages").list.first())
+    tries = added(tables, tries, ("to_uri",), "request").sort("first_ns", maintain_order=True)
+    waits = tries.with_columns(wait=pl.col("first_ns").diff().over("to_uri"), after=pl.col("bad").shift(1).over(
+        "to_uri")).filter(pl.col("after") & (pl.col("wait") < RETRY_NS))["wait"].to_list()
+    if len(waits) < settings["sources"]:
+        return 0.0, 0.0
+    middle = median(waits)
+    share = sum(abs(w - middle) <= middle * settings["equal"] / 100 for w in waits) / len(waits)
+    return (middle / 1e9, share) if share >= TOGETHER else (0.0, 0.0)
