@@ -6,6 +6,9 @@ import ipaddress
 import socket
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 _REALMS: tuple[tuple[str, str], ...] = (
     ("10.0.0.0/8", "private"), ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),  # RFC 1918 §3
     ("100.64.0.0/10", "cgn"),  # RFC 6598 §7
@@ -49,3 +52,11 @@ def _realm6(address: str) -> str:
 def routable(address: str) -> bool:
     """Can a host on the public Internet send to it?"""
     return realm(address) == "public"
+
+
+def routable_v4(numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """The same as ``routable``, of IPv4 addresses as numbers."""
+    out = np.ones(len(numbers), np.bool_)
+    for value, mask, _ in _FOUR:
+        out &= numbers & np.uint32(mask) != value
+    return out
