@@ -10,6 +10,8 @@ RUN = frozenset(range(100, 106))
 MOMENTS = frozenset(n + i for n in (50, 110, 180) for i in range(3))
 """Three gaps of three packets."""
 
+ALSO = ("RTP-LOSS",)
+"""Where no receiver speaks against it, the missing packets may have been lost on the way as well."""
 HIT_FRAMES = {"hit": [7], "hit_together": [11, 13, 15], "hit_two_points": {"mirror": [6], "server": [6]},
               "hit_rtcp": [101, 102, 146], "hit_both_directions": [101, 102, 215, 216, 349, 350]}
 

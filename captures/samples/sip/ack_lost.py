@@ -8,6 +8,8 @@ REPEATS = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # RFC 3
 
 HIT_FRAMES = {"hit": list(range(4, 16)), "hit_ignored": list(range(4, 27)),
               "hit_two_points": {"callee": list(range(4, 16)), "caller": list(range(4, 17))}}
+ALSO = ("SIP-CONTACT-PRIVATE",)
+"""The Contact of the callee is private in all of them."""
 
 
 def _dialog(wire: Wire, number: int = 1) -> Dialog:

@@ -6,7 +6,7 @@ once more, again and again, or refused with 403 on REGISTER. What the packets sa
 the very nonce just issued and refused without ``stale`` are wrong in themselves (password, user name, realm, or a URI
 that something rewrote, RFC 7616 §3.4); ``stale=true`` each time means that they are right and the nonce is not accepted
 (§3.3); a nonce that another server issued means that the servers do not share theirs; an algorithm that was not offered
-is a mismatch (RFC 8760); REGISTERs that never carry credentials come from a client without any for that realm.
+is a mismatch (RFC 8760); requests that never carry credentials come from a client without any for that realm.
 
 **What lifts the suspicion.** Three refusals for one realm and user (probable). One server accepts this user with a
 nonce of its own, and another refuses nonces that it did not issue (confirmed).
@@ -20,8 +20,8 @@ address tries many users and none is accepted.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from netdiag.model import (
@@ -38,8 +38,10 @@ from netdiag.model import (
     not_applicable,
 )
 from netdiag.tables import Tables
+from netdiag.tables.sip_auth import CHALLENGED, AuthRound, Key, auth_rounds
 from netdiag.tables.sip_details import details
-from netdiag.tables.sip_digest import Digest, digests, head
+from netdiag.tables.sip_digest import Digest
+from netdiag.tables.sip_groups import group_codes
 
 PATTERN = Pattern(
     id="SIP-AUTH-LOOP",
@@ -59,40 +61,18 @@ PATTERN = Pattern(
 
 SURE = 3
 """Refusals of one user in one realm that make it probable (practice)."""
-SCANNERS = ("friendly-scanner", "sipvicious", "sipcli", "sundayddr", "sip-scan", "pplsip", "vaxsip")
-"""User-Agent values of public scanning tools, in lower case."""
-CHALLENGED = (401, 407)
 DETAILED = 200
 """Users whose rounds are listed; the others of a flood are counted (practice)."""
 SECRET, STALE, FOREIGN, ALGORITHM, OLD, NONE = (
     "the credentials are wrong", "each nonce is called stale", "servers do not share their nonces",
     "the algorithm was not offered", "an old nonce is used again", "no credentials are sent")
-Key = tuple[str, str, str, str, str]
-"""Point, client, user, realm, header of the credentials."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """One transaction of a user, as far as one realm is concerned."""
-
-    request: int
-    final: int
-    server: str
-    call_id: str
-    at_ns: int
-    used: Digest | None
-    """Credentials of the request for this realm."""
-    issued: tuple[Digest, ...]
-    """Challenges for this realm; one for each algorithm (RFC 8760 §2.3). Empty: not challenged."""
-    refused: bool
-
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Users whose credentials for a realm are refused several times without success between."""
-    asked = tables.transactions.filter(pl.col("status").is_in(CHALLENGED) & ~pl.col("midstream"))
-    if not len(asked):
+    asked = tables.transactions.select((pl.col("status").is_in(CHALLENGED) & ~pl.col("midstream")).sum()).item()
+    if not asked:
         return not_applicable("no SIP request was challenged in this capture")
-    rounds = _rounds(tables, _suspects(tables, asked))
+    rounds = auth_rounds(tables, _suspects(tables))
     occurrences = []
     for key, mine in rounds.items():
         for one in _pools(mine):
@@ -106,7 +86,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     kept = [o for o in occurrences if o[1] not in (SECRET, NONE)
             or len(tried[o[0][0], o[0][1]]) <= settings["max_users"]]
     if not kept:
-        return clear(f"{len(asked)} challenges; none is repeated in answer to credentials until the client gives up")
+        return clear(f"{asked} challenges; none is repeated in answer to credentials until the client gives up"
+                     + (f"; left out: {len(tried)} addresses that try many users in vain" if occurrences else ""))
     examined: Counter[tuple[str, ...]] = Counter()
     users = {(realm, user) for _, _, user, realm, _ in rounds}
     for realm, kind in {(o[0][3], o[1]) for o in kept}:
@@ -115,61 +96,49 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                  population="users challenged more than once", examined=dict(examined))
 
 
-def _suspects(tables: Tables, asked: pl.DataFrame) -> pl.DataFrame:
-    """All transactions of the calls that show several challenges in a row, which success does not explain."""
-    calls = ["point", "call_id", "client", "method"]
-    several = asked.select(calls).unique().join(
-        tables.transactions.filter(pl.col("call_id").is_in(
-            asked.filter(asked["call_id"].is_duplicated() | (asked["method"] == "REGISTER"))["call_id"].implode())),
-        on=calls, how="inner").filter(~pl.col("midstream") & pl.col("status").is_not_null()).sort("first_ns")
-    again = pl.col("status").is_in(CHALLENGED) | ((pl.col("method") == "REGISTER") & (pl.col("status") == 403))
-    runs = several.with_columns(again=again).with_columns(
-        run=(~pl.col("again")).cast(pl.UInt32).cum_sum().shift(1, fill_value=0).over(calls))
-    worse = runs.group_by([*calls, "run"]).agg(
-        n=pl.col("again").sum(), accepted=(~pl.col("again")).any(), kinds=pl.col("status").filter(again).n_unique())
-    worse = worse.filter((pl.col("n") >= 3) | ((pl.col("n") == 2) & (~pl.col("accepted") | (pl.col("kinds") == 1))))
-    return runs.join(worse.select(calls).unique(), on=calls, how="semi", maintain_order="left")
+def _suspects(tables: Tables) -> pl.DataFrame:
+    """All transactions of the calls that show several challenges in a row, which success does not explain.
+
+    In order of time. Arrays, with one grouping: most captures have a challenge for every call.
+    """
+    data = tables.transactions.select("point", "call_id", "client", "method", "status", "midstream", "first_ns")
+    asked = data["call_id"].filter(data["status"].is_in([*CHALLENGED, 403]))
+    several = asked.filter(asked.is_duplicated()).unique()
+    if not len(several):
+        return tables.transactions.clear()
+    row = np.flatnonzero((~data["midstream"] & data["status"].is_not_null()
+                          & data["call_id"].is_in(several.implode())).to_numpy())
+    data = data[row]
+    calls, count = group_codes(data, ["call_id", "client", "method", "point"])
+    status = data["status"].to_numpy()
+    again = np.isin(status, CHALLENGED) | ((status == 403) & (data["method"] == "REGISTER").to_numpy())
+    order = np.lexsort((data["first_ns"].to_numpy(), calls))
+    call, again, status = calls[order], again[order], status[order]
+    begin = again & ~np.concatenate([[False], again[:-1] & (call[1:] == call[:-1])])
+    run = np.cumsum(begin)[again]
+    size = np.bincount(run)[1:]
+    last = np.flatnonzero(begin) + size - 1
+    following = np.minimum(last + 1, len(call) - 1)
+    accepted = (following > last) & (call[following] == call[last])
+    one_kind = status[last] == status[np.maximum(last - 1, 0)]
+    bad = np.zeros(count, np.bool_)
+    bad[call[last[(size >= 3) | ((size == 2) & (~accepted | one_kind))]]] = True
+    chosen = row[np.flatnonzero(bad[calls])]
+    return tables.transactions[chosen].sort("first_ns", maintain_order=True)
 
 
-def _rounds(tables: Tables, suspects: pl.DataFrame) -> dict[Key, list[_Round]]:
-    """Rounds by user and realm, in order of time; without those of scanning tools."""
-    out: dict[Key, list[_Round]] = {}
-    if not len(suspects):
-        return out
-    request = suspects["request_messages"].list.first()
-    names = details(tables, request, ("from_uri", "to_uri", "user_agent"))
-    shown = suspects.select("point", "client", "server", "call_id", "method", "status", "first_ns", "final_message")
-    for first, t, name in zip(request.to_list(), shown.iter_rows(), names.iter_rows(), strict=True):
-        point, client, server, call_id, method, status, at_ns, final = t
-        if any(tool in (name[3] or "").lower() for tool in SCANNERS):
-            continue
-        user = ((name[2] if method == "REGISTER" else name[1]) or "").partition(";")[0]
-        used = {(d.header, d.realm): d for d in digests(head(tables, first))}
-        issued: dict[tuple[str, str], list[Digest]] = {}
-        for challenge in digests(head(tables, final)) if status in CHALLENGED else ():
-            issued.setdefault((challenge.header, challenge.realm), []).append(challenge)
-        for header, realm in sorted({*used, *issued}):
-            mine, theirs = used.get((header, realm)), tuple(issued.get((header, realm), ()))
-            refused = mine is not None and (bool(theirs) or (status == 403 and method == "REGISTER"))
-            if mine and not refused and status in CHALLENGED:
-                continue  # another realm asks: nothing is said about these credentials
-            out.setdefault((point, client, user, realm, header), []).append(
-                _Round(first, final, server, call_id, at_ns, mine, theirs, refused))
-    return out
-
-
-def _pools(rounds: list[_Round]) -> list[list[_Round]]:
+def _pools(rounds: list[AuthRound]) -> list[list[AuthRound]]:
     """All rounds together where a server refuses what another one issued, else those of each server."""
     issuer = {d.nonce: r.server for r in rounds for d in r.issued}
     if any(r.refused and r.used and issuer.get(r.used.nonce, r.server) != r.server for r in rounds):
         return [rounds]
-    servers: dict[str, list[_Round]] = {}
+    servers: dict[str, list[AuthRound]] = {}
     for r in rounds:
         servers.setdefault(r.server, []).append(r)
     return list(servers.values())
 
 
-def _judge(rounds: list[_Round], least: int) -> tuple[str, list[_Round]]:
+def _judge(rounds: list[AuthRound], least: int) -> tuple[str, list[AuthRound]]:
     """What is wrong, "" for nothing, and the rounds that show it."""
     issuer = {d.nonce: r.server for r in rounds for d in r.issued}
     strange = [r for r in rounds if r.refused and r.used and issuer.get(r.used.nonce, r.server) != r.server]
@@ -177,11 +146,7 @@ def _judge(rounds: list[_Round], least: int) -> tuple[str, list[_Round]]:
         return FOREIGN, rounds
     if not any(r.used for r in rounds):
         return (NONE, rounds) if len(rounds) >= SURE else ("", [])
-    best: list[_Round] = []
-    run: list[_Round] = []
-    for r in rounds:
-        run = [*run, r] if r.refused or not r.used else []
-        best = run if sum(x.refused for x in run) > sum(x.refused for x in best) else best
+    best = _longest(rounds)
     refused = [r for r in best if r.refused]
     if len(refused) < least:
         return "", []
@@ -197,7 +162,19 @@ def _judge(rounds: list[_Round], least: int) -> tuple[str, list[_Round]]:
     return (ALGORITHM if wrong > len(refused) // 2 else OLD if old > len(refused) // 2 else SECRET), best
 
 
-def _occurrence(tables: Tables, key: Key, kind: str, run: list[_Round], pool: list[_Round], detailed: bool
+def _longest(rounds: list[AuthRound]) -> list[AuthRound]:
+    """The rounds without accepted credentials between that have the most refusals, up to the last of these."""
+    best, most, begin, count = (0, 0), 0, 0, 0
+    for i, r in enumerate(rounds):
+        if r.used and not r.refused:
+            begin, count = i + 1, 0
+        count += r.refused
+        if count > most:
+            best, most = (begin, i + 1), count
+    return rounds[slice(*best)]
+
+
+def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool: list[AuthRound], detailed: bool
                 ) -> Occurrence:
     _, client, user, realm, _ = key
     refused = [r for r in run if r.refused]
@@ -206,7 +183,7 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[_Round], pool: li
     issuer = {d.nonce: r.server for r in pool for d in r.issued}
     confidence, name = Confidence.SUSPECTED, next((r.used.username for r in refused if r.used), "")
     reasons = [f"{len(refused)} requests with credentials of user {name!r} for realm {realm!r} are refused in "
-               f"{seconds:.1f} s" if refused else f"{len(run)} REGISTERs are challenged in {seconds:.1f} s, none "
+               f"{seconds:.1f} s" if refused else f"{len(run)} requests are challenged in {seconds:.1f} s, none "
                f"of them has credentials for realm {realm!r}"]
     if len(refused) >= SURE:
         confidence = Confidence.PROBABLE
@@ -226,6 +203,9 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[_Round], pool: li
         offered = sorted({d.algorithm for r in run for d in r.issued})
         reasons.append(f"credentials use {seen.algorithm}, offered is {', '.join(offered)}" if kind == ALGORITHM
                        else "their nonce is not the one of the challenge before")
+    if detailed and refused:
+        said = details(tables, [r.final for r in refused], ("reason",))["reason"].unique(maintain_order=True)
+        reasons.append("the refusals say " + ", ".join(repr(text) for text in said.to_list()[:3]))
     rows = tables.sip["packet"].gather([m for r in run for m in (r.request, r.final)]).to_list() if detailed else []
     calls = {f"call:{r.call_id}" for r in run[:20]}
     uris = sorted({r.used.uri for r in refused if r.used})
