@@ -62,8 +62,8 @@ def frame(row: type[T], rows: list[T]) -> pl.DataFrame:
 
 def rows(data: pl.DataFrame, row: type[T]) -> Iterator[T]:
     """Rows of ``data`` as objects of ``row``; lists arrive as tuples. For the few rows that survive a filter."""
-    names = list(schema(row))
-    lists = [i for i, n in enumerate(names) if isinstance(data.schema[n], pl.List)]
+    names, types = list(schema(row)), data.schema
+    lists = [i for i, n in enumerate(names) if isinstance(types[n], pl.List)]
     for values in data.select(names).iter_rows():
         if lists:
             v: list[Any] = list(values)

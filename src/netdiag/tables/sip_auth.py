@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from netdiag.tables.scanners import scanner
 from netdiag.tables.sip_details import details
-from netdiag.tables.sip_digest import Digest, digests, head
+from netdiag.tables.sip_digest import Digest, digests
+from netdiag.tables.sip_head import lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,9 +56,9 @@ def auth_rounds(tables: Tables, transactions: pl.DataFrame) -> dict[Key, list[Au
         if scanner(agent):
             continue
         user = ((callee if method == "REGISTER" else caller) or "").partition(";")[0]
-        used = {(d.header, d.realm): d for d in digests(head(tables, first))}
+        used = {(d.header, d.realm): d for d in digests(lines(tables, first))}
         issued: dict[tuple[str, str], list[Digest]] = {}
-        for challenge in digests(head(tables, final)) if status in CHALLENGED else ():
+        for challenge in digests(lines(tables, final)) if status in CHALLENGED else ():
             issued.setdefault((challenge.header, challenge.realm), []).append(challenge)
         for header, realm in sorted({*used, *issued}):
             mine, theirs = used.get((header, realm)), tuple(issued.get((header, realm), ()))

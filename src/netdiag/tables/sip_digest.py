@@ -1,16 +1,12 @@
-"""Digest challenges and credentials of single SIP messages (RFC 3261 §22, RFC 7616 §3.3–3.4), and whole headers."""
+"""Digest challenges and credentials of single SIP messages (RFC 3261 §22, RFC 7616 §3.3–3.4)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from netdiag.decode import sip as decode
-
-if TYPE_CHECKING:
-    from netdiag.tables import Tables
 
 CHALLENGES = {"www-authenticate": "authorization", "proxy-authenticate": "proxy-authorization"}
 """Header of a challenge to the header of its answer (RFC 3261 §22.2, §22.3)."""
@@ -34,13 +30,6 @@ class Digest:
     stale: bool
     username: str
     uri: str
-
-
-def head(tables: Tables, message: int) -> list[tuple[str, str]]:
-    """Name (lower case) and value of each header line of a row of ``Tables.sip``, in order; for few messages."""
-    offset, length = tables.sip.select("raw_offset", "raw_length").row(message)
-    text = tables.packets.space.read(offset, min(length, decode.HEAD_LIMIT)).decode("latin-1")
-    return decode.header_lines(text)
 
 
 def digests(lines: Iterable[tuple[str, str]]) -> list[Digest]:

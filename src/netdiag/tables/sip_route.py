@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from netdiag.decode.sip import contact_uri, elements
 from netdiag.tables.addresses import realm
 from netdiag.tables.contacts import contact_host
-from netdiag.tables.sip_digest import head
+from netdiag.tables.sip_head import lines
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -37,14 +37,14 @@ def target(tables: Tables, message: int, sender: str) -> Target | None:
 
     A request lists the route as it is to be followed, a response the other way round (RFC 3261 §12.1.1, §12.1.2).
     """
-    lines = head(tables, message)
-    route = [part for name, value in lines if name == "record-route" for part in elements(value)]
+    fields = lines(tables, message)
+    route = [part for name, value in fields if name == "record-route" for part in elements(value)]
     if tables.sip["method"][message] is None:
         route.reverse()
     hosts = [contact_host(part) for part in route]
     if sender in hosts:
         route = route[len(hosts) - hosts[::-1].index(sender):]
-    contact = next((elements(value)[0] for name, value in lines if name in ("contact", "m") and value), None)
+    contact = next((elements(value)[0] for name, value in fields if name in ("contact", "m") and value), None)
     if contact is None:
         return None
     chosen, header = (route[0], "Record-Route") if route else (contact, "Contact")

@@ -39,7 +39,7 @@ from netdiag.model import (
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
 from netdiag.tables.sip_details import details
-from netdiag.tables.sip_digest import head
+from netdiag.tables.sip_head import lines
 from netdiag.tables.sip_session import (
     REFRESHING,
     Attempt,
@@ -201,7 +201,7 @@ def _refused(tables: Tables) -> list[Occurrence]:
     for (_, call_id, client, server), rounds in calls.items():
         offers = [seconds(v) or 0 for v in details(tables, [r for r, _ in rounds], ("session_expires",))[
             "session_expires"].to_list()]
-        least = [seconds(dict(head(tables, final)).get("min-se")) or 0 for _, final in rounds]
+        least = [seconds(dict(lines(tables, final)).get("min-se")) or 0 for _, final in rounds]
         again = [i for i in range(1, len(rounds)) if offers[i] < least[i - 1]]
         if not again:
             continue
