@@ -1,0 +1,161 @@
+"""RTP packets are lost on the way: 1 % or more, or in bursts that concealment cannot bridge.
+
+Every RTP packet has a number one higher than the one before (RFC 3550 §5.1). Numbers that never come, neither late nor
+twice, are lost packets. A stream is told when it lacks 1 % over its life or over 10 s, five packets at least, or when
+runs of three or more missing packets come more than once a minute. The shape helps to find the place: single losses
+at random speak of a full queue or a radio link, long runs of a link that fails or a route that changes, equal shares
+on every stream of a class of a policer. Bursts are those of RFC 3611 §4.7.2 (Gmin 16), the burst ratio that of G.107.
+
+**What lifts the suspicion.** The receiver's RTCP counts at least half of what is missing here (probable). A second
+capture point that has the very packets that are missing here: they were lost between the two (confirmed).
+
+**What looks alike and is not it.** The capture lost them: the receiver counts fewer than are missing (CAP-LOSS).
+Five seconds or more in which this point captured nothing at all: it stood still. Silence suppression, whose
+timestamps jump while the numbers go on. A restart of the numbers after hold or transfer. Packets out of order or
+twice. Redundant audio (RFC 2198) that lacks no two packets in a row: the next packet repeats what was lost. Forward
+error correction and retransmission streams themselves.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.model import (
+    Alternative,
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_reports
+from netdiag.tables.rtp_crossing import Crossing
+
+PATTERN = Pattern(
+    id="RTP-LOSS",
+    title="RTP packets are lost",
+    severity=Severity.MEDIUM,
+    cases=(),
+    needs=("rtp", "rtcp", "crosspoint"),
+    references=(Reference("RFC 3550 §6.4.1, A.1, A.3"), Reference("RFC 3611 §4.7.2"), Reference("RFC 2198"),
+                Reference("ITU-T G.113 Appendix I")),
+    filter="rtp || rtcp",
+    mitigation="Give voice the expedited class on the congested link, or limit the calls that use it.",
+    fix="Find the hop with a second capture and repair it: queue, policer, duplex, radio, or capacity.",
+    prevention="Collect RTCP or RTCP XR of every call and alert on loss above 1 %.",
+    next_capture="Capture the same call at a second place nearer to the sender: does the stream lack packets there?",
+    explains=("RTP-MOS-LOW",),
+    settings=(Setting("min_share", 1, "%", "practice: G.711 with concealment is audibly worse from 1 to 3 % on"),
+              Setting("min_lost", 5, "packets", "practice: 1 % of 10 s of 20 ms packets"),
+              Setting("max_bursts", 1, "runs of 3 packets a minute", "practice: longer than concealment bridges"),
+              Setting("high_share", 5, "%", "practice: from there on the severity is high")),
+)
+
+NOT_MEDIA = ("rtx", "ulpfec", "flexfec", "parityfec", "telephone-event")
+"""Streams of repair packets (RFC 4588, RFC 5109, RFC 8627), and of events, which are repeated (RFC 4733)."""
+LOOKED_AT = 150_000
+"""Packets of streams that lack less than the share in all, whose windows are looked at (practice: 50 ms)."""
+DETAILED = 50
+"""Streams whose shape and frames are told (practice)."""
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """Streams that lose more than the thresholds, by what the stream table says, then by windows of 10 s."""
+    judged = tables.rtp.filter(~pl.col("codec").str.to_lowercase().is_in(NOT_MEDIA)
+                               & (pl.col("expected") >= rtp_loss.ENOUGH))
+    if not judged.height:
+        if not tables.rtp.height:
+            return not_applicable("no RTP stream in this capture")
+        return clear(f"{tables.rtp.height} RTP streams, none of media with 50 packets or more")
+    least = settings["min_lost"]
+    lossy = judged.filter((pl.col("lost") >= least) & ~(
+        (pl.col("codec").str.to_lowercase() == "red") & (pl.col("max_gap") < 2)))
+    # Not lost by the network: what the receiver has, and what fell into a pause of the whole capture.
+    own = {d.stream.stream for d in rtp_gaps.disputed(tables, least)} if lossy.height else set()
+    lossy = lossy.filter(~pl.col("stream").is_in(list(own)))
+    dark = rtp_loss.unobserved(tables, rtp_packets.affordable(lossy.sort("max_gap", descending=True), LOOKED_AT))
+    lossy = lossy.with_columns(lost=pl.col("lost") - pl.col("stream").replace_strict(
+        dark, default=0, return_dtype=pl.Int64)).filter(pl.col("lost") >= least)
+    lossy = lossy.with_columns(share=pl.col("lost") / pl.col("expected"))
+    over = pl.col("share") * 100 >= settings["min_share"]
+    whole = lossy.filter(over).sort("share", descending=True)
+    rest = lossy.filter(~over).sort("max_gap", "share", descending=True)
+    tested = rtp_packets.affordable(rest, LOOKED_AT)
+    lossy = pl.concat([whole, _in_windows(tables, tested, settings)])
+    if not lossy.height:
+        aside = f", {len(own)} lack packets that their receivers had" if own else ""
+        return clear(f"{judged.height} RTP streams of 50 packets or more: none loses more than the thresholds{aside}")
+    left = rest.height - tested.height
+    return found(_occurrences(tables, lossy, settings, left), population="streams",
+                 examined=examined(judged, set(groups(lossy).values())))
+
+
+def _in_windows(tables: Tables, streams: pl.DataFrame, settings: dict[str, float]) -> pl.DataFrame:
+    """Those that lose enough in one window of 10 s, or have too many long runs."""
+    shape = rtp_loss.shapes(tables, streams)
+    both = streams.join(shape.select("stream", "worst_10s", "worst_10s_lost", "long_runs"), on="stream")
+    window = (pl.col("worst_10s") * 100 >= settings["min_share"]) & (pl.col("worst_10s_lost") >= settings["min_lost"])
+    minutes = (pl.col("last_ns") - pl.col("first_ns")) / 60e9
+    often = (pl.col("long_runs") >= 2) & (pl.col("long_runs") > settings["max_bursts"] * minutes)
+    return both.filter(window | often).select(streams.columns)
+
+
+def _occurrences(tables: Tables, lossy: pl.DataFrame, settings: dict[str, float], left: int) -> list[Occurrence]:
+    group = groups(lossy)
+    counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()} if tables.rtcp.height else {}
+    crossing = rtp_crossing.compare(tables, lossy)
+    shapes = {row["stream"]: row for row in rtp_loss.shapes(tables, lossy.head(DETAILED)).iter_rows(named=True)}
+    note = f"{left} more streams lack less than 1 % in all; their single stretches were not looked at"
+    return [_occurrence(tables, row, group[row["stream"]], shapes.get(row["stream"]), counted.get(row["stream"]),
+                        crossing.get(row["stream"]), settings, note if left else "")
+            for row in lossy.iter_rows(named=True)]
+
+
+def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], shape: dict[str, object] | None,
+                counted: tuple[int, int] | None, cross: Crossing | None, settings: dict[str, float],
+                note: str) -> Occurrence:
+    lost, share = int(str(row["lost"])), float(str(row["share"])) * 100
+    confidence, reasons, cited = Confidence.SUSPECTED, [f"{lost} of {row['expected']} sequence numbers never came"], []
+    if shape:
+        reasons.append(f"{shape['runs']} runs, the longest of {shape['longest']}; burst ratio "
+                       f"{shape['burst_ratio']:.1f}; worst 10 s: {float(str(shape['worst_10s'])) * 100:.1f} %")
+        cited = [row["first_packet"], shape["worst_packet"], row["last_packet"]]
+    seconds = (int(str(row["last_ns"])) - int(str(row["first_ns"]))) / 1e9
+    proof = False
+    if counted and counted[0] * 2 >= lost:
+        confidence, proof = Confidence.PROBABLE, True
+        reasons.append(f"the receiver's RTCP counts {counted[0]} lost packets")
+        cited.append(counted[1])
+    if cross and cross.missing >= max(settings["min_lost"], lost / 2):
+        confidence, proof = Confidence.CONFIRMED, True
+        reasons.append(f"{cross.point} has {cross.missing} of the packets that {row['point']} lacks: they are lost "
+                       "between the two")
+        cited += cross.packets
+    facts: dict[str, str | int | float] = {"rtp.lost": lost, "rtp.expected": int(str(row["expected"])),
+                                           "rtp.ssrc": f"0x{row['ssrc']:08x}"}
+    if shape:
+        facts |= {"rtp.gilbert_p": round(float(str(shape["p"])), 4), "rtp.gilbert_q": round(float(str(shape["q"])), 4),
+                  "rtp.bursts": int(str(shape["bursts"])), "rtp.burst_density": round(float(str(
+                      shape["burst_density"])), 4), "rtp.gap_density": round(float(str(shape["gap_density"])), 4)}
+    if row["dscp"] is not None:
+        facts["network.dscp"] = int(str(row["dscp"]))
+    call = str(row["call_id"]) if row["call_id"] else ""
+    return Occurrence(
+        subject=subject(row), group=group,
+        summary=f"{share:.1f} % of the packets from {row['source']} to {row['destination']} ({lost} in "
+                f"{seconds:.0f} s) are missing at {row['point']}.",
+        confidence=confidence, reasons=tuple(reasons),
+        evidence=tables.evidence([int(str(p)) for p in cited], facts) if shape else (),
+        scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
+            row["codec"])}, flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+        absence=not proof, start_ns=int(str(row["first_ns"])), end_ns=int(str(row["last_ns"])),
+        severity=Severity.HIGH if share >= settings["high_share"] else None, limitations=(note,) if note else (),
+        alternatives=(Alternative(
+            "the capture lost them, not the network", "one point cannot tell the two apart",
+            "the receiver or another point says the same" if proof else "nothing else here lacks packets (CAP-LOSS)"),))

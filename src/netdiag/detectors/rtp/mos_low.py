@@ -1,0 +1,139 @@
+"""The estimated speech quality of a stream is below what users accept, and one cause outweighs the others.
+
+For each 10 s of a stream the E-model (ITU-T G.107) gives a rating R from delay, loss and codec: R = 93.2 less the
+impairment by delay (Id), less that by codec and loss (Ie,eff). Loss is what the network lost and what came later than
+a play-out buffer of 60 ms; its burst ratio counts. R below 70 is what G.109 calls "many users dissatisfied" (MOS below
+3.6); a fifth of all stretches, or more, are told, with the largest term.
+
+It is an estimate, never a measurement, and only comparable with others under the same assumptions. Delay is half of
+the RTCP round trip where it is known, plus packet length, look-ahead of the codec and the buffer; where RTCP is not
+there, 50 ms of network delay are assumed, and the finding says so. G.711 is taken with concealment (Bpl 25.1).
+
+**What lifts the suspicion.** Delay measured by RTCP, or loss that the receiver's RTCP counts as well (probable). It is
+never more than that.
+
+**What looks alike and is not it.** Wide-band codecs (G.722, Opus, AMR-WB): the narrow-band model does not know them
+(G.107.1 does). Pauses of silence suppression and hold, which have nothing to rate. Loss that the capture made.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.model import (
+    Alternative,
+    Confidence,
+    Detection,
+    Occurrence,
+    Pattern,
+    Reference,
+    Setting,
+    Severity,
+    clear,
+    found,
+    not_applicable,
+)
+from netdiag.tables import Tables, rtp_gaps, rtp_loss, rtp_packets, rtp_quality, rtp_reports
+from netdiag.tables.rtp_quality import CAUSES
+
+PATTERN = Pattern(
+    id="RTP-MOS-LOW",
+    title="Estimated speech quality is low",
+    severity=Severity.MEDIUM,
+    cases=(),
+    needs=("rtp", "rtcp"),
+    references=(Reference("ITU-T G.107"), Reference("ITU-T G.109"), Reference("ITU-T G.113 Appendix I"),
+                Reference("ITU-T G.114"), Reference("RFC 3550 §6.4.1")),
+    filter="rtp || rtcp",
+    mitigation="Take the term that is named: less loss, less delay, a play-out buffer that fits, another codec.",
+    fix="Repair the cause: see RTP-LOSS and RTP-JITTER, shorten the path of the media, avoid transcoding.",
+    prevention="Collect RTCP XR (RFC 3611) or RTCP of every call and watch the rating by site.",
+    next_capture="RTCP of both sides, and a second capture at the other end: delay and late packets are known then.",
+    settings=(Setting("min_r", 70, "R", "ITU-T G.109: below it many users are dissatisfied"),
+              Setting("min_share", 20, "% of the stretches", "practice"),
+              Setting("buffer", 60, "ms", "practice: a fixed play-out buffer of usual size"),
+              Setting("assumed_delay", 50, "ms", "practice: network delay one way where RTCP does not tell it")),
+)
+
+LOOKED_AT = 60_000
+"""Packets of streams that are looked at, the worst first (practice: a tenth of a second)."""
+WINDOW = 10.0
+"""Length of a stretch in s (practice)."""
+TERMS = {"delay": "delay", "loss": "loss on the way", "late": "packets too late for the buffer", "codec": "the codec"}
+
+
+def detect(tables: Tables, settings: dict[str, float]) -> Detection:
+    """Streams rated below ``min_r`` in ``min_share`` of their stretches."""
+    if not tables.rtp.height:
+        return not_applicable("no RTP stream in this capture")
+    rated = rtp_quality.ratable(tables.rtp)
+    if not rated.height:
+        return clear(f"none of {tables.rtp.height} RTP streams has a narrow-band codec that the E-model rates, and 50 "
+                     "packets")
+    delays = rtp_quality.delays(tables, rated, settings["buffer"], settings["assumed_delay"])
+    worst = rtp_quality.suspects(rated, delays, settings["min_r"], settings["min_share"] / 100, settings["buffer"])
+    own = {d.stream.stream for d in rtp_gaps.disputed(tables, 5)} if worst.height else set()
+    tested = rtp_packets.affordable(worst.filter(~pl.col("stream").is_in(list(own))), LOOKED_AT)
+    tested = tested.filter(~pl.col("stream").is_in(list(rtp_loss.unobserved(tables, tested))))
+    ratings = rtp_quality.ratings(tables, tested, delays, WINDOW, settings["buffer"])
+    low = pl.col("r") < settings["min_r"]
+    told = ratings.group_by("stream", maintain_order=True).agg(
+        stretches=pl.len(), low=low.sum(), worst=pl.col("mos").min(), mean=pl.col("mos").mean(),
+        r=pl.col("r").min(), **{f"by_{name}": pl.col(f"by_{name}").filter(low).mean() for name in CAUSES},
+        latest=pl.col("latest").sort_by("r").first())
+    told = told.filter((pl.col("low") > 0) & (pl.col("low") * 100 >= settings["min_share"] * pl.col("stretches")))
+    if not told.height:
+        return clear(f"{rated.height} RTP streams rated: none is below R {settings['min_r']:g} in "
+                     f"{settings['min_share']:g} % of its stretches")
+    lines = tested.join(told, on="stream", how="inner", maintain_order="left").join(
+        delays, on="stream", how="left", maintain_order="left")
+    group = groups(lines)
+    counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()}
+    return found([_occurrence(tables, row, group[row["stream"]], counted.get(row["stream"]), settings)
+                  for row in lines.iter_rows(named=True)], population="streams",
+                 examined=examined(rated, set(group.values())))
+
+
+def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], counted: tuple[int, int] | None,
+                settings: dict[str, float]) -> Occurrence:
+    terms = {name: float(str(row[f"by_{name}"])) for name in CAUSES}
+    cause = max(CAUSES, key=lambda name: terms[name])
+    lost, measured = int(str(row["lost"])), row["round_trip_ms"] is not None
+    budget = ", ".join(f"{TERMS[name]} {terms[name]:.1f}" for name in CAUSES)
+    reasons = [f"{row['low']} of {row['stretches']} stretches of 10 s are below R {settings['min_r']:g}; of R they "
+               f"take: {budget}"]
+    confidence, cited = Confidence.SUSPECTED, [row["first_packet"], row["last_packet"]]
+    limits = [f"an estimate with a play-out buffer of {settings['buffer']:g} ms"]
+    if measured:
+        reasons.append(f"RTCP tells a round trip of {float(str(row['round_trip_ms'])):.0f} ms{row['part']}")
+        cited += [row["report"], row["sender_report"]]
+    else:
+        limits.append(f"no RTCP round trip: {settings['assumed_delay']:g} ms of network delay assumed")
+    agrees = counted is not None and lost > 0 and counted[0] * 2 >= lost
+    if counted and agrees:
+        reasons.append(f"the receiver's RTCP counts {counted[0]} lost packets")
+        cited.append(counted[1])
+    if cause == "late":
+        cited.append(row["latest"])
+    if (cause == "delay" and measured) or (cause == "loss" and agrees):
+        confidence = Confidence.PROBABLE
+    call = str(row["call_id"]) if row["call_id"] else ""
+    return Occurrence(
+        subject=subject(row), group=group,
+        summary=f"Audio from {row['source']} to {row['destination']} ({row['codec']}) has an estimated MOS of "
+                f"{float(str(row['worst'])):.1f} at worst, {float(str(row['mean'])):.1f} on average, most of all by "
+                f"{TERMS[cause]}.",
+        confidence=confidence, reasons=tuple(reasons),
+        evidence=tables.evidence([int(str(p)) for p in cited], {
+            "rtp.mos": round(float(str(row["worst"])), 2), "rtp.r": round(float(str(row["r"])), 1),
+            "rtp.delay_ms": round(float(str(row["delay_ms"]))), "rtp.cause": cause,
+            "rtp.ssrc": f"0x{row['ssrc']:08x}"}),
+        scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
+            row["codec"]), "rtp.cause": cause},
+        flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+        absence=cause == "loss" and not agrees, limitations=tuple(limits),
+        start_ns=int(str(row["first_ns"])), end_ns=int(str(row["last_ns"])),
+        title=f"Estimated speech quality is low: {TERMS[cause]}",
+        alternatives=(Alternative("the receiver copes better than the model", "adaptive buffers and good concealment "
+                                  "hide some of it", f"the largest term is {terms[cause]:.0f} of R"),))
