@@ -119,7 +119,7 @@ def _blocks(space: Space, extent: Extent, begin: int, stop: int, section: Sectio
         stop = min(stop, begin + _PROBE)  # what comes behind it can be walked fast
     elif section.refusals < _REFUSALS:
         result = walk(begin, stop, advance, plausible, step=4)
-        if result is not None:
+        if result is not None and result.next <= end:
             return result.starts, result.next
         section.refusals += 1
     return _one_by_one(space, extent, begin, stop, order, notes)

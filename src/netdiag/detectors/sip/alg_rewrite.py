@@ -138,7 +138,8 @@ def _differing(tables: Tables, asked: pl.DataFrame) -> Iterator[_Edit]:
     for pair in pairs.select("message", "message_other").iter_rows():
         one, two = rows(tables.sip[list(pair)], SipMessage)
         a, b = _text(tables, one), _text(tables, two)
-        if a.vias != b.vias:
+        # An ALG edits the host in a Call-ID; where the rest differs too, a device chose the same branch twice.
+        if a.vias != b.vias or a.call_id.partition("@")[0] != b.call_id.partition("@")[0]:
             continue
         if not routable(b.via.partition(":")[0]) and routable(a.via.partition(":")[0]):
             one, two, a, b = two, one, b, a
