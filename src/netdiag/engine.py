@@ -234,9 +234,13 @@ _SAME = {"calls": ("call_id",), "registrations": ("aor", "call_id", "cseq")}
 def inventory(tables: Tables) -> dict[str, int]:
     """What is in the captures: counts for the head of the report. A table that cannot be built is left out.
 
+    Encapsulated packets are in VLANs or tunnels; copied ones are there twice, and in no other count.
+
     Calls and registrations are counted once, however many points saw them; all else is a sum over the points.
     """
-    out = {"packets": tables.packets.n, "flows": len(tables.packets.flow_start)}
+    p = tables.packets
+    out = {"packets": p.n, "encapsulated_packets": 0 if p.encap is None else int((p.encap > 0).sum()),
+           "copied_packets": 0 if p.duplicates is None else len(p.duplicates.row), "flows": len(p.flow_start)}
     for name, table in _COUNTED.items():
         try:
             rows = getattr(tables, table)
