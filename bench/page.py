@@ -68,7 +68,7 @@ def _targets(lines: Sequence[Measured]) -> list[str]:
     return ["## Against other tools", "",
             "CPU seconds of the whole command, all patterns on; medians, with the range of the runs. For the cold "
             "start (a new process, the files in the page cache) wall time counts. *Wall* is netdiag's wall time and "
-            "the other's. [floors.md](floors.md) says what keeps missed lines from being met.", "",
+            "the other's. [floors.md](floors.md) says what stands under the missed lines.", "",
             *_table(("capture", "against", "netdiag", "other", "ratio", "target", "", "wall"), rows)]
 
 
