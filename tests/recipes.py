@@ -43,7 +43,12 @@ class Sample:
 
     @property
     def paths(self) -> dict[str, Path]:
-        return {point: self.path(point) for point in self.packets()}
+        """The captures that are there, by point; "" for one that has no point."""
+        alone = self.path("")
+        if alone.exists():
+            return {"": alone}
+        written = sorted(self.recipe.parent.glob(f"{self.recipe.stem}.{self.name}.*.pcap"))
+        return {path.name.split(".")[-2]: path for path in written}
 
 
 def load(path: Path) -> ModuleType:

@@ -103,8 +103,28 @@ def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:
     return sorted(chosen - match(ignore))
 
 
+_CONTEXT = {"quality", "crosspoint"}
+"""Tables of ``Pattern.needs`` that are about the capture itself: what is in them is no traffic of a pattern's kind."""
+_UNBOUND = {"packets", "flows", "streams"}
+"""A pattern that needs one of these looks for its traffic itself."""
+
+
+def _absent(pattern: Pattern, tables: Tables) -> str:
+    """Why the pattern cannot apply: every table of facts that it reads is empty. "" otherwise.
+
+    The detector is not even imported then: a capture pays for the patterns of its own traffic.
+    """
+    read = [name for name in pattern.needs if name not in _CONTEXT]
+    if not read or not _UNBOUND.isdisjoint(read) or any(getattr(tables, name).height for name in read):
+        return ""
+    return f"nothing of what it reads is in the capture: {', '.join(read)}"
+
+
 def _run(pattern: Pattern, tables: Tables, given: Mapping[str, float]) -> tuple[Detection, Outcome]:
     try:
+        absent = _absent(pattern, tables)
+        if absent:
+            return Detection(Status.NOT_APPLICABLE, absent), Outcome(pattern.id, Status.NOT_APPLICABLE, absent, "")
         detection = registry.detector(pattern.id)(tables, registry.settings(pattern, given))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise

@@ -85,7 +85,7 @@ class Pattern:
     cases: tuple[str, ...]
     """Slugs of the case studies that teach it."""
     needs: tuple[str, ...]
-    """Names of the fact tables the detector reads."""
+    """Names of the fact tables the detector reads; where all are empty, it does not apply and is not run."""
     references: tuple[Reference, ...]
     filter: str
     """Wireshark display filter that shows the pattern's frames."""

@@ -47,7 +47,7 @@ PATTERN = Pattern(
     title="Capture clocks disagree",
     severity=Severity.INFO,
     cases=(),
-    needs=("packets", "quality", "rtcp"),
+    needs=("packets", "clocks", "quality", "rtcp"),
     references=(Reference("RFC 3550 §6.4.1"), Reference("RFC 2681 §2"), Reference("RFC 9293 §3.4"),
                 Reference("RFC 5905"), Reference("editcap(1), reordercap(1)")),
     filter="frame.time_delta < 0 || rtcp.pt == 200 || tcp.flags.syn == 1 || sip.Method == \"INVITE\" "

@@ -39,7 +39,7 @@ PATTERN = Pattern(
     title="The capture filter kept evidence out",
     severity=Severity.INFO,
     cases=(),
-    needs=("quality", "packets", "tcp", "lookups", "transactions", "sip", "calls", "media"),
+    needs=("quality", "packets", "flows", "tcp", "lookups", "transactions", "sip", "calls", "media"),
     references=(Reference("pcap-filter(7)"), Reference("RFC 791 §3.2"), Reference("RFC 792"),
                 Reference("RFC 3264 §5.1")),
     filter="ip.flags.mf == 1 || ip.frag_offset > 0 || ipv6.fraghdr || (tcp.flags.syn == 1 && tcp.flags.ack == 0) "

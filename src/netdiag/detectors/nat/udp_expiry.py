@@ -46,7 +46,7 @@ PATTERN = Pattern(
     title="UDP mapping of a NAT expires in a silence",
     severity=Severity.HIGH,
     cases=("registration-outlives-nat-binding",),
-    needs=("registrations", "sip", "icmp"),
+    needs=("registrations", "transactions", "sip", "icmp"),
     references=(Reference("RFC 4787 §4.3, REQ-5, REQ-6"), Reference("RFC 5626 §4.4.2"),
                 Reference("Linux nf_conntrack-sysctl: nf_conntrack_udp_timeout")),
     filter="sip && udp",

@@ -41,7 +41,7 @@ PATTERN = Pattern(
     title="A call stays on hold after it was taken back",
     severity=Severity.MEDIUM,
     cases=(),
-    needs=("calls", "media", "sip", "transactions", "rtp"),
+    needs=("calls", "media", "sip", "transactions", "rtp", "quality"),
     references=(Reference("RFC 3264 §6.1, §8.4"), Reference("RFC 6337 §5.3"), Reference("RFC 3261 §14.1")),
     filter="sdp || sip.Status-Code == 491 || sip.Status-Code == 488",
     mitigation="Hold and resume once more, or let the other side send a new offer with sendrecv.",

@@ -52,7 +52,7 @@ PATTERN = Pattern(
     title="One-way or no audio in an answered call",
     severity=Severity.HIGH,
     cases=("one-way-audio-behind-nat",),
-    needs=("calls", "media", "rtp", "rtcp", "icmp"),
+    needs=("calls", "media", "sip", "rtp", "rtcp", "icmp", "quality"),
     references=(Reference("RFC 3264 §5.1, §6.1, §8.4"), Reference("RFC 3550 §6.4"), Reference("RFC 4961"),
                 Reference("RFC 7362")),
     filter="rtp || rtcp || sdp",

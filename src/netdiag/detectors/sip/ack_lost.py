@@ -47,7 +47,7 @@ PATTERN = Pattern(
     title="ACK never arrives: the 200 is repeated, the call is cut after 32 s",
     severity=Severity.HIGH,
     cases=("thirty-two-seconds",),
-    needs=("transactions", "sip", "calls"),
+    needs=("transactions", "sip", "calls", "quality"),
     references=(Reference("RFC 3261 §13.2.2.4, §13.3.1.4, Table 4"), Reference("RFC 6026 §7.1")),
     filter='(sip.CSeq.method == "INVITE" && sip.Status-Code >= 200 && sip.Status-Code < 300) || sip.Method == "ACK"',
     mitigation="Put a reachable address into the Contact of the answering side, or route its calls through a proxy "

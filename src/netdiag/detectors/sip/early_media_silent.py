@@ -46,7 +46,7 @@ PATTERN = Pattern(
     title="Early media announced, but nothing is heard before the answer",
     severity=Severity.MEDIUM,
     cases=(),
-    needs=("sip", "calls", "media", "rtp", "icmp"),
+    needs=("sip", "calls", "media", "rtp", "icmp", "quality"),
     references=(Reference("RFC 3960 §3.2"), Reference("RFC 3264 §5.1"), Reference("RFC 5009 §8"),
                 Reference("RFC 3312 §3")),
     filter="sip.Status-Code == 183 || (sip.Status-Code == 180 && sdp)",

@@ -56,7 +56,7 @@ PATTERN = Pattern(
     title="The connection over which a client registered is gone: calls to it fail",
     severity=Severity.HIGH,
     cases=(),
-    needs=("tcp", "transactions", "registrations", "packets"),
+    needs=("tcp", "sip", "transactions", "registrations", "packets"),
     references=(Reference("RFC 5626 §4.4, §5.3, §11.5"), Reference("RFC 5923"), Reference("RFC 3261 §18")),
     filter="(tcp.flags.syn == 1 && tcp.flags.ack == 0) || sip.Status-Code == 430 || sip.Status-Code == 480",
     mitigation="Let the clients send CRLF keep-alives more often than the shortest idle time-out on the path.",

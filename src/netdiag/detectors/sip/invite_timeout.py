@@ -46,7 +46,7 @@ PATTERN = Pattern(
     title="No response to a request until its timer ran out",
     severity=Severity.HIGH,
     cases=("registration-outlives-nat-binding",),
-    needs=("transactions", "sip", "icmp"),
+    needs=("transactions", "sip", "icmp", "quality"),
     references=(Reference("RFC 3261 §17.1.1.2, §17.1.2.2, §16.8"), Reference("RFC 4320 §4.2")),
     filter="sip.Request-Line && sip.Method != \"ACK\"",
     mitigation="Check that the server runs and that the path to this address and port is open; route around it.",

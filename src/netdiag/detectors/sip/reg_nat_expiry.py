@@ -52,7 +52,7 @@ PATTERN = Pattern(
     title="Registration outlives the NAT mapping: the phone cannot be called",
     severity=Severity.HIGH,
     cases=("registration-outlives-nat-binding",),
-    needs=("registrations", "transactions", "sip"),
+    needs=("registrations", "transactions", "sip", "quality"),
     references=(Reference("RFC 3261 §10.2.4"), Reference("RFC 4787 REQ-5"), Reference("RFC 5626 §4.4.2")),
     filter='sip.CSeq.method == "REGISTER" || sip.CSeq.method == "INVITE" || sip.CSeq.method == "OPTIONS"',
     mitigation="Ping contacts behind NAT with OPTIONS from the registrar, or grant them 60 to 90 s only.",

@@ -44,7 +44,7 @@ PATTERN = Pattern(
     title="Responses go to the Via's port instead of the request's source port",
     severity=Severity.HIGH,
     cases=(),
-    needs=("transactions", "sip", "icmp"),
+    needs=("transactions", "sip", "icmp", "quality"),
     references=(Reference("RFC 3581 §3–4"), Reference("RFC 3261 §18.2.2")),
     filter="udp && sip.Via",
     mitigation="Make the server answer to the source port of every request (force_rport(), nat=force_rport).",

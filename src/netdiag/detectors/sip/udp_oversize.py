@@ -46,7 +46,7 @@ PATTERN = Pattern(
     title="Large SIP message over UDP gets lost, small ones do not",
     severity=Severity.HIGH,
     cases=(),
-    needs=("transactions", "sip", "icmp", "packets"),
+    needs=("transactions", "sip", "icmp", "packets", "fragments"),
     references=(Reference("RFC 3261 §18.1.1"), Reference("RFC 8900 §3")),
     filter="(sip && udp) || ip.flags.mf == 1 || ip.frag_offset > 0 || ipv6.fraghdr",
     mitigation="Offer fewer codecs and remove headers that nobody needs; use compact header names.",
