@@ -84,8 +84,10 @@ class Case:
         return _sections(self.readme.read_text(encoding="utf-8"))
 
     def recording(self, variant: str, point: str) -> Path:
-        """Where the recorded capture of a variant at a point is kept (it need not exist)."""
-        return samples_dir() / "cases" / self.slug / f"{variant}.{point}.pcap"
+        """Where the recorded capture of a variant at a point is kept (it need not exist); a large one is compressed."""
+        plain = samples_dir() / "cases" / self.slug / f"{variant}.{point}.pcap"
+        packed = plain.with_name(f"{plain.name}.gz")
+        return packed if packed.is_file() else plain
 
 
 def cases_dir() -> Path:

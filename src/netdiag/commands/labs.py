@@ -90,22 +90,15 @@ def _run(slug: str, variants: tuple[str, ...], keep: Path | None, recorded: bool
     return 0 if all(r.ok for r in results) else options.FOUND
 
 
-TIMING = {"RTP-JITTER", "RTP-MOS-LOW"}
-
-
 def found_in(case: Case) -> Callable[[Mapping[str, Path]], Iterable[str]]:
-    """The analysis a lab runs: ids of the patterns found.
-
-    CAP-* count only where the case speaks of them, and so do faults of timing: on a machine that is busy the phones of
-    a lab really send unevenly.
-    """
+    """The analysis a lab runs: ids of the patterns found. CAP-* count only where the case speaks of them."""
     spoken = {p for v in case.variants.values() for p in (*v.expect, *v.absent)} | set(case.patterns)
 
     def analyse(captures: Mapping[str, Path]) -> Iterable[str]:
         from netdiag import engine, registry
         from netdiag.tables.reader import open_captures
         report = engine.analyze(open_captures([], [(point, str(path)) for point, path in captures.items()]))
-        passed_over = {i for i, p in registry.patterns().items() if p.gate} | TIMING
+        passed_over = {i for i, p in registry.patterns().items() if p.gate}
         return sorted({f.pattern for f in report.findings if f.pattern not in passed_over or f.pattern in spoken})
 
     return analyse

@@ -43,7 +43,7 @@ PATTERN = Pattern(
     id="CAP-LOSS",
     title="The capture lacks packets that were on the wire",
     severity=Severity.INFO,
-    cases=(),
+    cases=("choppy-audio",),
     needs=("packets", "tcp", "rtp", "rtcp", "flows"),
     references=(Reference("RFC 9293 §3.10.7.4"), Reference("RFC 9293 §3.5.3"), Reference("RFC 3550 §6.4.1"),
                 Reference("draft-ietf-opsawg-pcapng §4.6 (Interface Statistics Block)")),

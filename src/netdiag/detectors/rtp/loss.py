@@ -41,7 +41,7 @@ PATTERN = Pattern(
     id="RTP-LOSS",
     title="RTP packets are lost",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("choppy-audio",),
     needs=("rtp", "rtcp", "crosspoint"),
     references=(Reference("RFC 3550 §6.4.1, A.1, A.3"), Reference("RFC 3611 §4.7.2"), Reference("RFC 2198"),
                 Reference("ITU-T G.113 Appendix I")),

@@ -9,14 +9,16 @@ It is an estimate, never a measurement, and only comparable with others under th
 the RTCP round trip where it is known, plus packet length, look-ahead of the codec and the buffer; where RTCP is not
 there, 50 ms of network delay are assumed, and the finding says so. G.711 is taken with concealment (Bpl 25.1).
 
-**What lifts the suspicion.** Delay measured by RTCP, or loss that the receiver's RTCP counts as well (probable). It is
-never more than that.
+**What lifts the suspicion.** Delay measured by RTCP, or loss that the receiver's RTCP counts as well, or the receiver's
+own VoIP metrics (RFC 3611 §4.7) with an R below the limit (probable). It is never more than that.
 
 **What looks alike and is not it.** Wide-band codecs (G.722, Opus, AMR-WB): the narrow-band model does not know them
 (G.107.1 does). Pauses of silence suppression and hold, which have nothing to rate. Loss that the capture made.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import polars as pl
 
@@ -41,7 +43,7 @@ PATTERN = Pattern(
     id="RTP-MOS-LOW",
     title="Estimated speech quality is low",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("choppy-audio",),
     needs=("rtp", "rtcp"),
     references=(Reference("ITU-T G.107"), Reference("ITU-T G.109"), Reference("ITU-T G.113 Appendix I"),
                 Reference("ITU-T G.114"), Reference("RFC 3550 §6.4.1")),
@@ -90,13 +92,15 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         delays, on="stream", how="left", maintain_order="left")
     group = groups(lines)
     counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()}
-    return found([_occurrence(tables, row, group[row["stream"]], counted.get(row["stream"]), settings)
+    metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
+    return found([_occurrence(tables, row, group[row["stream"]], counted.get(row["stream"]),
+                              metrics.get(row["stream"]), settings)
                   for row in lines.iter_rows(named=True)], population="streams",
                  examined=examined(rated, set(group.values())))
 
 
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], counted: tuple[int, int] | None,
-                settings: dict[str, float]) -> Occurrence:
+                metric: dict[str, Any] | None, settings: dict[str, float]) -> Occurrence:
     terms = {name: float(str(row[f"by_{name}"])) for name in CAUSES}
     cause = max(CAUSES, key=lambda name: terms[name])
     lost, measured = int(str(row["lost"])), row["round_trip_ms"] is not None
@@ -118,6 +122,11 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         cited.append(row["latest"])
     if (cause == "delay" and measured) or (cause == "loss" and agrees):
         confidence = Confidence.PROBABLE
+    if metric:
+        reasons.append(f"the receiver's own VoIP metrics (RFC 3611 §4.7) say: {rtp_reports.in_words(metric)}")
+        cited.append(metric["packet"])
+        if metric["r_factor"] is not None and metric["r_factor"] < settings["min_r"]:
+            confidence = Confidence.PROBABLE
     call = str(row["call_id"]) if row["call_id"] else ""
     return Occurrence(
         subject=subject(row), group=group,

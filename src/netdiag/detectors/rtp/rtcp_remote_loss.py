@@ -6,7 +6,8 @@ loss is between this point and the reporter: RTCP makes a second point of view o
 receiver whose highest number stands still while the sender goes on, 200 packets and more, gets nothing any longer.
 
 **What lifts the suspicion.** Two reports in a row that count more (probable; with fewer nothing is said). A second
-capture point where the same packets are missing (confirmed).
+capture point where the same packets are missing (confirmed). VoIP metrics of the reporter (RFC 3611 §4.7) are quoted:
+they part what was lost on the way from what came too late for its play-out buffer.
 
 **What looks alike and is not it.** Loss that this capture shows too (RTP-LOSS): only what the receiver misses beyond
 that counts. A B2BUA that passes on a report about its other leg: the report comes from another host than the stream
@@ -15,6 +16,8 @@ or exceed what was sent. A single report, and encrypted RTCP, which cannot be re
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -40,7 +43,7 @@ PATTERN = Pattern(
     id="RTP-RTCP-REMOTE-LOSS",
     title="The far end loses packets that pass here",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("choppy-audio",),
     needs=("rtp", "rtcp"),
     references=(Reference("RFC 3550 §6.4.1, §6.4.4"), Reference("RFC 3611 §4.7")),
     filter="rtcp",
@@ -88,7 +91,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not told.height:
         return clear(f"{both.height} RTP streams with two reports or more: no receiver misses what this capture has")
     group = groups(told)
-    return found([_occurrence(tables, row, group[row["stream"]]) for row in told.iter_rows(named=True)],
+    metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
+    return found([_occurrence(tables, row, group[row["stream"]], metrics.get(row["stream"]))
+                  for row in told.iter_rows(named=True)],
                  population="streams", examined=examined(both, set(group.values())))
 
 
@@ -109,7 +114,8 @@ def _verified(tables: Tables, suspects: pl.DataFrame, lag: float) -> pl.DataFram
     return out.filter(pl.col("keep") & (pl.col("losing") | still)).with_columns(behind=still)
 
 
-def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...]) -> Occurrence:
+def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...],
+                metric: dict[str, Any] | None) -> Occurrence:
     growth, progress, sent = (int(str(row[name])) for name in ("growth", "progress", "sent"))
     confidence, cited = Confidence.PROBABLE, [row["first_packet"], row["first_report"], row["last_report"]]
     seconds = (int(str(row["end"])) - int(str(row["begin"]))) / 1e9
@@ -120,6 +126,9 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...]) 
     else:
         what = f"has received {progress} of the {sent} packets sent in {seconds:.0f} s"
         reasons = [f"{row['count']} reports: the highest number goes up by {progress}, {sent} packets pass here"]
+    if metric:
+        reasons.append(f"its own VoIP metrics (RFC 3611 §4.7) say: {rtp_reports.in_words(metric)}")
+        cited.append(metric["packet"])
     elsewhere = tables.rtp.filter(
         (pl.col("ssrc") == row["ssrc"]) & (pl.col("point") != row["point"]) & (pl.col("lost") * 2 >= growth)
         & (pl.col("payload_type") == row["payload_type"]) & (pl.col("lost") > 2 * int(str(row["lost"])))).head(1)
