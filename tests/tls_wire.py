@@ -92,9 +92,12 @@ def contexts(directory: Path, version: ssl.TLSVersion, leaf: Signed, *above: Sig
     return client, server
 
 
+SAID: Flights = [(True, b"OPTIONS sip:a.example SIP/2.0\r\n"), (False, b"SIP/2.0 200 OK\r\n" * 20)]
+
+
 def converse(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, say: bool = True,
-             keylog: bool = False) -> tuple[Flights, bytes]:
-    """Lets both talk until nothing more comes: (flights, key log). With ``say``, a request, an answer and the end."""
+             keylog: bool = False, said: Flights = SAID) -> tuple[Flights, bytes]:
+    """Lets both talk until nothing more comes: (flights, key log). With ``say``, what is ``said`` and the end."""
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "keys"
         if keylog:
@@ -134,10 +137,9 @@ def converse(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None, s
             if not move():
                 break
         if say and all(done) and not any(failed):
-            ends[0][0].write(b"OPTIONS sip:a.example SIP/2.0\r\n")
-            move()
-            ends[1][0].write(b"SIP/2.0 200 OK\r\n" * 20)
-            move()
+            for from_client, data in said:
+                ends[not from_client][0].write(data)
+                move()
             for end, _, _ in ends:
                 with contextlib.suppress(ssl.SSLError):
                     end.unwrap()

@@ -87,7 +87,7 @@ def captures(command: F) -> F:
         click.option("--point", callback=_points, multiple=True, metavar="NAME=FILE",
                      help="A capture from a named place, such as inside=lan.pcap; repeat it for each file."),
         click.option("--keylog", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
-                     help="TLS secrets in NSS key log format."),
+                     help="TLS secrets (NSS key log): opens handshakes, and SIP inside TLS and WebSocket."),
         click.option("--ca-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
                      help="PEM file of the roots that the clients trust."),
         click.option("--at-time", callback=_time, metavar="TIME",

@@ -14,7 +14,9 @@ LABELS = frozenset({
     b"CLIENT_RANDOM", b"CLIENT_EARLY_TRAFFIC_SECRET", b"EARLY_EXPORTER_MASTER_SECRET", b"EXPORTER_SECRET",
     b"CLIENT_HANDSHAKE_TRAFFIC_SECRET", b"SERVER_HANDSHAKE_TRAFFIC_SECRET",
     b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0", b"RSA", b"ECH_SECRET", b"ECH_CONFIG",
+    b"CLIENT_TRAFFIC_SECRET_N", b"SERVER_TRAFFIC_SECRET_N", b"EARLY_EXPORTER_SECRET",
 })
+"""The last three are OpenSSL's own: secrets after a KeyUpdate, and another spelling."""
 MAX_FILE = 256 << 20
 """Bytes read of a key log: 180 bytes a line, more than a million connections (practice)."""
 

@@ -1,28 +1,16 @@
-"""Opens TLS 1.3 records with the secrets of a key log (RFC 8446 §5.2, §5.3, §7.1, §7.3)."""
+"""The encrypted part of a TLS 1.3 handshake, read with the secrets of a key log (RFC 8446 §4, §5.2, §7.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-
 from netdiag.decode import tls_records as rec
+from netdiag.decode.tls_cipher import Keys13
+from netdiag.decode.tls_cipher import supported as openable
 
 KEY_UPDATE = 24
 MAX_FAILED = 64
 """Records that may fail to open before the first that does: early data has other keys (RFC 8446 §2.3; practice)."""
-
-_Aead = AESGCM | ChaCha20Poly1305
-_SUITES: dict[int, tuple[int, hashes.HashAlgorithm, Callable[[bytes], _Aead]]] = {
-    0x1301: (16, hashes.SHA256(), AESGCM),
-    0x1302: (32, hashes.SHA384(), AESGCM),
-    0x1303: (32, hashes.SHA256(), ChaCha20Poly1305),
-}
-"""Key bytes, hash and AEAD of the suites that RFC 8446 App. B.4 defines without CCM."""
 
 
 @dataclass(slots=True)
@@ -37,39 +25,8 @@ class Opened:
     """Records that did not open."""
 
 
-class _Keys:
-    """Key, IV and record number of one secret."""
-
-    def __init__(self, cipher: int, secret: bytes) -> None:
-        self.size, self.hash, self.aead = _SUITES[cipher]
-        self.cipher = cipher
-        self.secret = secret
-        self.key = self.aead(self._expand("key", self.size))
-        self.iv = int.from_bytes(self._expand("iv", 12), "big")
-        self.number = 0
-
-    def _expand(self, label: str, length: int) -> bytes:
-        name = b"tls13 " + label.encode()
-        info = length.to_bytes(2, "big") + bytes([len(name)]) + name + b"\0"
-        return HKDFExpand(self.hash, length, info).derive(self.secret)
-
-    def updated(self) -> _Keys:
-        """Keys after a KeyUpdate (RFC 8446 §7.2)."""
-        return _Keys(self.cipher, self._expand("traffic upd", self.hash.digest_size))
-
-    def open(self, record: bytes) -> tuple[int, bytes] | None:
-        """(content type, content) of a whole record with its header; None when it does not open."""
-        nonce = (self.iv ^ self.number).to_bytes(12, "big")
-        try:
-            inner = self.key.decrypt(nonce, record[5:], record[:5]).rstrip(b"\0")
-        except (InvalidTag, ValueError):
-            return None
-        self.number += 1
-        return (inner[-1], inner[:-1]) if inner else None
-
-
 def supported(cipher: int | None) -> bool:
-    return cipher in _SUITES
+    return openable(cipher, 0x0304)
 
 
 def read(data: bytes, side: rec.Side, cipher: int, handshake: bytes, application: bytes | None) -> Opened:
@@ -78,9 +35,11 @@ def read(data: bytes, side: rec.Side, cipher: int, handshake: bytes, application
     ``handshake`` and ``application`` are that direction's secrets; without the second, reading ends at Finished.
     """
     out = Opened()
-    if len(handshake) != _SUITES[cipher][1].digest_size:
+    keys: Keys13 | None
+    try:
+        keys = Keys13(cipher, handshake)
+    except ValueError:
         return out
-    keys: _Keys | None = _Keys(cipher, handshake)
     inner = rec.Side()
     pending = bytearray()
     pending_start = 0
@@ -104,7 +63,7 @@ def read(data: bytes, side: rec.Side, cipher: int, handshake: bytes, application
                 if message.type == rec.FINISHED and not out.finished:
                     out.finished = True
                     fits = application is not None and len(application) == len(handshake)
-                    keys = _Keys(cipher, application) if fits and application is not None else None
+                    keys = Keys13(cipher, application) if fits and application is not None else None
                 elif message.type == KEY_UPDATE and keys is not None:
                     keys = keys.updated()
         elif kind == rec.ALERT and len(content) == 2:

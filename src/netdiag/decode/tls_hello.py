@@ -20,8 +20,8 @@ FALLBACK_SCSV = 0x5600
 
 SERVER_NAME, SUPPORTED_GROUPS, SIGNATURE_ALGORITHMS, ALPN = 0, 10, 13, 16
 SESSION_TICKET, PRE_SHARED_KEY, EARLY_DATA, SUPPORTED_VERSIONS, KEY_SHARE = 35, 41, 42, 43, 51
-CERTIFICATE_AUTHORITIES = 47
-"""Extension numbers of the IANA registry (RFC 8446 §4.2, RFC 7301 §3.1, RFC 5077 §3.2)."""
+CERTIFICATE_AUTHORITIES, ENCRYPT_THEN_MAC = 47, 22
+"""Extension numbers of the IANA registry (RFC 8446 §4.2, RFC 7301 §3.1, RFC 5077 §3.2, RFC 7366 §2)."""
 
 MAX_CERTIFICATES = 101
 """Certificates read of one message: OpenSSL verifies a leaf and at most 100 above it (SSL_CTX_set_verify_depth(3))."""
@@ -93,6 +93,10 @@ class ServerHello:
     sentinel: int | None
     """0x0303 or 0x0302 when the random ends with a downgrade sentinel."""
     problem: str
+    compressed: bool = False
+    """A compression method other than null was chosen (RFC 5246 §7.4.1.3)."""
+    encrypt_then_mac: bool = False
+    """RFC 7366."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,7 @@ def server_hello(body: bytes) -> ServerHello | None:
     if at + 2 > len(body) or body[0] not in (3, 0x7F) or at > 35 + 32:
         return None
     version, random, session_id = body[0] << 8 | body[1], body[2:34], body[35:at]
-    cipher = body[at] << 8 | body[at + 1]
+    cipher, compressed = body[at] << 8 | body[at + 1], body[at + 2 : at + 3] not in (b"", b"\0")
     at += 3
     found, problem = _extensions(body, at) if at <= len(body) else ([], "server hello without compression method")
     alpn: str | None = None
@@ -278,7 +282,7 @@ def server_hello(body: bytes) -> ServerHello | None:
             problem = "extension whose inner length is wrong"
     sentinel = _SENTINELS.get(random[24:])
     return ServerHello(version, random, session_id, cipher, random == HELLO_RETRY_RANDOM, alpn, group, psk, sentinel,
-                       problem)
+                       problem, compressed, any(kind == ENCRYPT_THEN_MAC for kind, _ in found))
 
 
 def chosen_protocol(body: bytes) -> str | None:

@@ -18,7 +18,7 @@ _HEADER = np.dtype({
 })
 """TCP (RFC 9293 §3.1) and UDP (RFC 768) over one another; b0, b1, w0, w1 are the first bytes of a UDP payload."""
 
-NONE, SIP, RTP, TLS, STUN, DNS, DTLS, KEEPALIVE, HEP = range(9)
+NONE, SIP, RTP, TLS, STUN, DNS, DTLS, KEEPALIVE, HEP, HTTP = range(10)
 
 _METHODS = ("INVITE", "ACK ", "BYE ", "CANCEL", "REGISTER", "OPTIONS", "SUBSCRIBE", "NOTIFY", "REFER", "MESSAGE",
             "INFO ", "UPDATE", "PRACK", "PUBLISH", "SIP/2.0")
@@ -27,6 +27,7 @@ _SIP_STARTS = np.array(sorted({int.from_bytes(m[:4].encode(), "little") for m in
 _COOKIE = int.from_bytes(b"\x21\x12\xa4\x42", "little")
 """RFC 8489 §5."""
 _HEP = int.from_bytes(b"HEP3", "little")
+_GET = int.from_bytes(b"GET ", "little")
 _BLANK = np.zeros(256, bool)
 _BLANK[[0, 10, 13]] = True
 
@@ -115,4 +116,5 @@ def tcp_kind(space: Space, start: I64) -> npt.NDArray[np.uint8]:
     kind = np.zeros(len(start), np.uint8)
     kind[(head[:, 0] >= 20) & (head[:, 0] <= 23) & (head[:, 1] == 3) & (head[:, 2] <= 4)] = TLS
     kind[np.isin(word, _SIP_STARTS)] = SIP
+    kind[word == _GET] = HTTP
     return kind

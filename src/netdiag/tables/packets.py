@@ -51,6 +51,8 @@ KIND_STUN = transport.STUN
 KIND_DNS = transport.DNS
 """UDP or TCP, either port 53."""
 KIND_DTLS = transport.DTLS
+KIND_HTTP = transport.HTTP
+"""Starts like the GET that a WebSocket begins with (RFC 6455 §4.1), TCP only."""
 KIND_KEEPALIVE = transport.KEEPALIVE
 """UDP payload of CRLF or CRLFCRLF only (RFC 5626 §3.5.1), or up to 4 bytes of NUL/CR/LF."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from netdiag.decode import sip as decode
 from netdiag.tables.packets import FRAGMENT, KIND_NONE, KIND_SIP, REASSEMBLED, TCP, UDP
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from netdiag.tables import Tables
 
 I64 = npt.NDArray[np.int64]
@@ -31,6 +34,12 @@ _STARTS = np.frombuffer(b"".join(word[:4] for word in (
 """First four bytes of messages with the methods that IANA lists."""
 
 
+LONG_STREAM = "rest of a very long TCP stream was not searched for SIP"
+
+Found = tuple[int, int, int, int, bool]
+"""A message on a stream: packet row, time (ns), offset in ``packets.space``, length, is some of it missing."""
+
+
 @dataclass(slots=True)
 class Pieces:
     """Byte ranges that may hold one message each; arrays of equal length."""
@@ -48,14 +57,14 @@ class Pieces:
     transport: str
 
 
-def log(tables: Tables, reason: str, packets: npt.NDArray[np.int64]) -> None:
+def log(tables: Tables, reason: str, packets: npt.NDArray[np.int64], table: str = "sip") -> None:
     """Counts an anomaly for each of these packet rows."""
     if not len(packets):
         return
     capture, _ = tables.packets.locate(packets)
     for index in np.unique(capture).tolist():
         rows = packets[capture == index]
-        tables.anomaly_log.add("sip", reason, int(rows[0]), len(rows))
+        tables.anomaly_log.add(table, reason, int(rows[0]), len(rows))
 
 
 def datagrams(tables: Tables) -> Pieces:
@@ -112,6 +121,29 @@ def stream_messages(tables: Tables) -> Pieces | None:
     rows = np.flatnonzero((p.proto == TCP) & (p.kind == KIND_SIP))
     if not len(rows):
         return None
+    found: list[Found] = []
+    for connection, *limits in carrying(tables, rows):
+        for from_client, limit in zip((True, False), limits, strict=True):
+            if limit:
+                found += _one_direction(tables, connection, from_client, limit)
+    return pieces_of(found, "tcp")
+
+
+def pieces_of(found: list[Found], transport: str) -> Pieces | None:
+    """Pieces of messages on streams; None without any."""
+    if not found:
+        return None
+    packet, ts, offset, length, partial = (np.array(c, np.int64) for c in zip(*found, strict=True))
+    return Pieces(packet, ts, offset, length, length, partial.astype(np.bool_), np.zeros(len(packet), np.bool_),
+                  transport)
+
+
+def carrying(tables: Tables, rows: I64) -> Iterator[tuple[int, int, int]]:
+    """Connections that these packet rows belong to, as numbers of ``Tables.tcp``, ascending.
+
+    With each, how many bytes of what the client and of what the server sent are worth reading; 0: nothing was sent.
+    """
+    p = tables.packets
     connections = tables.tcp.select("connection", "flow", "first_packet", "last_packet", "data_client", "data_server")
     connections = connections.sort("flow", "first_packet")
     # the last connection of the flow that began before the row, if it still ran
@@ -120,29 +152,27 @@ def stream_messages(tables: Tables) -> Pieces | None:
     candidate, rows = candidate[candidate >= 0], rows[candidate >= 0]
     inside = (connections["flow"].to_numpy()[candidate] == p.flow[rows]) & (
         connections["last_packet"].to_numpy()[candidate] >= rows)
-    carrying = connections[np.unique(candidate[inside])].sort("connection")
-    found: list[tuple[int, int, int, int, bool]] = []
+    yield from limits(tables, connections[np.unique(candidate[inside])].sort("connection"))
+
+
+def limits(tables: Tables, connections: pl.DataFrame) -> Iterator[tuple[int, int, int]]:
+    """What ``carrying`` gives, for rows of ``Tables.tcp``."""
+    p = tables.packets
     room: dict[int, int] = {}
-    for connection, flow, client, server in carrying.select(
+    for connection, flow, client, server in connections.select(
             "connection", "flow", "data_client", "data_server").iter_rows():
         if flow not in room:
             room[flow] = CUT_FACTOR * int(p.length[p.flow_rows(flow)].sum(dtype=np.int64))
-        for from_client, size in ((True, client), (False, server)):
-            if size:
-                limit = min(max(1 << 22, min(2 * size, room[flow])), STREAM_LIMIT)
-                found += _one_direction(tables, connection, from_client, limit)
-    if not found:
-        return None
-    packet, ts, offset, length, partial = (np.array(c, np.int64) for c in zip(*found, strict=True))
-    return Pieces(packet, ts, offset, length, length, partial.astype(np.bool_), np.zeros(len(packet), np.bool_), "tcp")
+        of_client, of_server = (min(max(1 << 22, min(2 * size, room[flow])), STREAM_LIMIT) if size else 0
+                                for size in (client, server))
+        yield connection, of_client, of_server
 
 
 def _flow_and_packet(flow: npt.NDArray[np.uint32], packet: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return flow.astype(np.uint64) << np.uint64(32) | packet.astype(np.uint64)
 
 
-def _one_direction(tables: Tables, connection: int, from_client: bool,
-                   limit: int) -> list[tuple[int, int, int, int, bool]]:
+def _one_direction(tables: Tables, connection: int, from_client: bool, limit: int) -> list[Found]:
     p = tables.packets
     stream = tables.streams.get(connection, from_client, limit=limit)
     out = []
@@ -157,5 +187,5 @@ def _one_direction(tables: Tables, connection: int, from_client: bool,
         if message.note:
             log(tables, message.note, np.array([last], np.int64))
     if stream.truncated and last >= 0:
-        log(tables, "rest of a very long TCP stream was not searched for SIP", np.array([last], np.int64))
+        log(tables, LONG_STREAM, np.array([last], np.int64))
     return out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from netdiag.decode import keylog, tls_alerts
+from netdiag.decode import tls_alerts
 from netdiag.decode import tls_records as rec
 from netdiag.decode.keylog import KeyLog
 from netdiag.tables.certs import Certificate, CertificateStore
@@ -239,7 +239,7 @@ def _starts(tables: Tables) -> _Starts:
 
 def build(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """See ``netdiag.tables.tls.build``."""
-    keys = keylog.read(tables.options.keylog, tables.secrets)
+    keys = tables.keylog
     starts = _starts(tables)
     if not len(starts.row):
         return empty(Handshake), empty(Alert), empty(Certificate)
