@@ -10,6 +10,7 @@ from sip_world import Datagram, message, world
 
 from netdiag.decode import sip as decode
 from netdiag.tables import Tables
+from netdiag.tables.call_details import call_details
 from netdiag.tables.packets import FRAGMENT
 from netdiag.tables.schema import schema
 from netdiag.tables.sip import SipMessage
@@ -238,12 +239,15 @@ def test_any_damage_is_survived() -> None:
             data[rng.randrange(len(data))] = rng.randrange(256)
         payloads.append(bytes(data[: rng.randrange(4, len(data))] if rng.random() < 0.3 else data))
     tables = sent(*payloads)
-    for frame in (tables.sip, tables.transactions, tables.calls, tables.media, tables.registrations):
+    for frame in (tables.sip, tables.transactions, tables.calls, tables.media, tables.registrations, tables.legs,
+                  tables.bindings):
         assert isinstance(frame, pl.DataFrame)
+    assert len(call_details(tables)) == len(tables.calls)
     assert len(tables.sip) > 300
 
 
 def test_no_sip_at_all() -> None:
     tables = sent(b"\x80\0" * 20, source_port=4000, port=4002)
-    for frame in (tables.sip, tables.transactions, tables.calls, tables.media, tables.registrations):
+    for frame in (tables.sip, tables.transactions, tables.calls, tables.media, tables.registrations, tables.legs,
+                  tables.bindings):
         assert len(frame) == 0

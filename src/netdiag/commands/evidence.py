@@ -7,6 +7,9 @@ import click
 from netdiag.commands import options
 from netdiag.commands.output import Progress, emit, width
 
+MENTIONED = 5
+"""Call-IDs that an error message lists (practice)."""
+
 
 @click.command("evidence", cls=options.CaptureCommand, short_help="Write the evidence section of a postmortem.")
 @options.captures
@@ -51,19 +54,28 @@ def evidence(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylo
 
 @click.command("ladder", cls=options.CaptureCommand, short_help="Draw the messages and the media of one call.")
 @options.captures
-@click.option("--call-id", required=True, metavar="X", help="The Call-ID; `netdiag calls` lists them.")
+@click.option("--call-id", required=True, metavar="X", help="The Call-ID or its beginning; `netdiag calls` lists them.")
+@click.option("--legs/--no-legs", default=True, help="Draw all legs that a B2BUA made of the call (default), or one.")
 @options.formats("terminal", "markdown")
 @options.output
 def ladder(capture: tuple[str, ...], point: tuple[tuple[str, str], ...], keylog: str | None, ca_file: str | None,
-           at_time: int | None, call_id: str, form: str, output: str | None) -> int:
-    """Draw the messages and the media of one call, for each capture point; --format markdown writes Mermaid."""
+           at_time: int | None, call_id: str, legs: bool, form: str, output: str | None) -> int:
+    """Draw the messages and the media of one call, for each capture point; --format markdown writes Mermaid.
+
+    All legs of a call that passed a B2BUA are drawn, with what joins them and how sure that is.
+    """
     with Progress() as progress:
         tables = options.read(progress, capture, point, keylog, ca_file, at_time)
         from netdiag.render import ladder as drawing
         from netdiag.render.escape import block, plain
-        drawn = drawing.of_call(tables, call_id)
-    if not drawn:
+        names = drawing.named(tables, call_id)
+        drawn = drawing.of_call(tables, names[0], legs) if len(names) == 1 else []
+    if not names:
         raise click.UsageError(f"no SIP message with Call-ID {plain(call_id)}; `netdiag calls` lists the calls")
+    if len(names) > 1:
+        from netdiag.render import words
+        raise click.UsageError(f"{len(names)} Call-IDs begin with {plain(call_id)}: "
+                               f"{plain(words.join(names, MENTIONED))}")
     if form == "markdown":
         text = "\n\n".join(block(drawing.mermaid(d), "mermaid") for d in drawn) + "\n"
     else:

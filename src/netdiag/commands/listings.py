@@ -1,4 +1,4 @@
-"""``netdiag calls``, ``streams``, ``handshakes``, ``connections`` and ``lookups``: what is in a capture."""
+"""``netdiag calls``, ``registrations``, ``streams``, ``handshakes``, ``connections``, ``lookups`` and ``checks``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from netdiag.commands import options
 from netdiag.commands.output import Progress, emit, on_terminal, width
 
 ABOUT = {
-    "calls": "List the calls: who called whom, and how it ended.",
+    "calls": "List the calls: who called whom, how it went, who ended it and why.",
+    "registrations": "List what was registered: contact, lifetime, refreshes and state.",
     "streams": "List the RTP streams with codec, loss and jitter.",
     "handshakes": "List the TLS handshakes with name, version, result and alert.",
     "connections": "List the TCP connections with state, bytes and retransmissions.",
     "lookups": "List the DNS lookups with their answers.",
+    "checks": "List the ICE candidate pairs with checks, answers, nomination and media.",
 }
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 MEDIA_LIMIT = 64
 """Media lines read in one body (practice)."""
+LINE_LIMIT = 1000
+"""Lines of one body that are usual: more are noted (practice: WebRTC with many codecs and candidates has hundreds)."""
 CANDIDATE_LIMIT = 256
 """Candidates read in one media section (practice)."""
 WORD_LIMIT = 255
@@ -83,6 +85,8 @@ def parse(body: bytes) -> Session:
     if len(sections) > MEDIA_LIMIT:
         sections = sections[:MEDIA_LIMIT]
         odd = f"SDP with more than {MEDIA_LIMIT} media lines"
+    elif body.count(b"\n") > LINE_LIMIT:
+        odd = f"SDP with more than {LINE_LIMIT} lines"
     origin = None
     at = head.find("\no=")
     if at >= 0:

@@ -24,7 +24,7 @@ _NAME_ADDR = re.compile(r'(?:"(?:[^"\\]|\\.)*"\s*|[^"<]*)<([^>]*)>', re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:(")|\\?\Z)', re.DOTALL)
 _TAG = re.compile(r";\s*tag\s*=\s*([^;,\s>]+)", re.IGNORECASE)
 _BRANCH = re.compile(r";\s*branch\s*=\s*([^;,\s]+)", re.IGNORECASE)
-_EXPIRES = re.compile(r";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
+_EXPIRES = re.compile(r";\s*expires\s*=\s*\"?(\d{1,10})(?!\d)", re.IGNORECASE)
 _INSTANCE = re.compile(r";\s*\+sip\.instance\s*=\s*\"([^\"]*)\"", re.IGNORECASE)
 
 
@@ -197,9 +197,16 @@ class Framed(NamedTuple):
 
 
 _START = re.compile(rb"(?:SIP/2\.0 \d{3}[ \r\n]|[A-Za-z0-9\-.!%*_+`'~]{1,64} [^ \r\n]{1,4096} SIP/2\.0\r?\n)")
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _NEXT = re.compile(rb"\n(?=SIP/2\.0 \d{3}[ \r\n]|[A-Za-z0-9\-.!%*_+`'~]{1,64} [^ \r\n]{1,4096} SIP/2\.0\r?\n)")
+
+
+def starts(data: bytes) -> bool:
+    """Does it begin with a start line, line ends before it left aside (RFC 3261 §7.5)?"""
+    blank = _LINE_ENDS.match(data)
+    return _START.match(data, blank.end() if blank else 0) is not None
 
 
 def frame_stream(data: bytes, holes: tuple[tuple[int, int], ...] = ()) -> list[Framed]:

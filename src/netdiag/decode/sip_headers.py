@@ -124,6 +124,8 @@ class HeaderTable:
     """Where the body starts; -1 where no empty line ends the header."""
     changed: Mask
     """Bytes of the message were changed: a folded header, or a CR alone."""
+    repeated: Mask | None
+    """The message has several lines of that field (both axes); None where none has."""
 
 
 def find_headers(data: U8, start: I64, end: I64, wanted: Wanted) -> HeaderTable:
@@ -181,7 +183,10 @@ def find_headers(data: U8, start: I64, end: I64, wanted: Wanted) -> HeaderTable:
     place = field[real] * n + message[real]
     begin[place], stop[place] = _trim(data, value[real], line_end[real])
     shape = len(wanted.fields), n
-    return HeaderTable(begin.reshape(shape), stop.reshape(shape), first_line_end, head_end, changed)
+    repeated = None
+    if len(place) != np.count_nonzero(stop >= 0):
+        repeated = (np.bincount(place, minlength=len(stop)) > 1).reshape(shape)
+    return HeaderTable(begin.reshape(shape), stop.reshape(shape), first_line_end, head_end, changed, repeated)
 
 
 def _trim(data: U8, begin: I64, end: I64) -> tuple[I64, I64]:

@@ -16,6 +16,7 @@ from netdiag.render import words
 from netdiag.render.frames import TLS_VERSIONS
 from netdiag.render.listing import Column, Listing, Row, field
 from netdiag.render.timeline import endpoint
+from netdiag.tables import rtp_reports
 from netdiag.tables.calls import named
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def _pair(title: str, address: str, port: str) -> Column:
     return Column(title, lambda r: endpoint(r[address], r[port]), firm=True)
 
 
-def _seconds(title: str, name: str) -> Column:
-    return Column(title, lambda r: words.duration(r[name]) if r[name] is not None else None, True)
+def _seconds(title: str, name: str, least: int = 0) -> Column:
+    return Column(title, lambda r: words.duration(r[name]) if r[name] is not None else None, True, least=least)
 
 
 def _first(title: str, *names: str) -> Column:
@@ -138,24 +139,84 @@ def _first(title: str, *names: str) -> Column:
 
 
 def _calls(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
-    return named(tables).sort("invite_ns", "call"), [
-        *_when(tables.calls, "invite_ns", tables), field("STATE", "state"), field("CODE", "status", True),
-        field("FROM", "from_uri"), field("TO", "to_uri"), _seconds("SETUP", "post_dial_delay_s"),
-        _seconds("TALK", "duration_s"), Column("FRAME", lambda r: next(iter(r["frames"]), None), True),
-        field("CALL-ID", "call_id"),
+    from netdiag.tables.call_details import call_details
+    from netdiag.tables.legs import families
+    shown = named(tables).join(call_details(tables), on="call").join(families(tables), on="call").sort(
+        "invite_ns", "call")
+    joined = bool(shown["legs"].list.len().max())
+
+    def ended(r: Row) -> str:
+        how = r["cause"] or ("" if r["release"] == "none seen" else r["release"])
+        return f"{r['released_by'] or ''} {how}".strip()
+
+    return shown, [
+        *_when(tables.calls, "invite_ns", tables), field("STATE", "state", firm=True),
+        Column("FROM", lambda r: _user(r["from_uri"])), Column("TO", lambda r: _user(r["to_uri"])),
+        _seconds("PDD", "post_dial_delay_s"), _seconds("RING", "ring_s", 110), _seconds("TALK", "talk_s"),
+        Column("ENDED BY AND WHY", ended),
+        *([Column("LEGS", lambda r: len(r["legs"]) + 1 if r["legs"] else None, True, least=96)] if joined else []),
+        Column("FRAME", lambda r: next(iter(r["frames"]), None), True, least=104),
+        field("CALL-ID", "call_id", least=96),
+    ]
+
+
+def _user(uri: str | None) -> str | None:
+    """The number or name of a URI, where it has one: the host is what can be spared first."""
+    return (_bare(uri) or "").partition("@")[0] or None
+
+
+def _bare(uri: str | None) -> str | None:
+    """Without the scheme that nearly all have."""
+    return uri.removeprefix("sip:") if uri else uri
+
+
+def _registrations(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    def lifetime(r: Row) -> str | None:
+        return words.duration(float(r["expires_s"])) if r["expires_s"] is not None else None
+
+    def seen(r: Row) -> str | None:
+        known = r["received"] or (r["rport"] is not None and r["source"])
+        return endpoint(known, r["rport"] or 0) if known else None
+
+    asked, came = tables.registrations["request_packet"], tables.sip["packet"]
+    shown = tables.bindings.sort("first_ns", "binding")
+    lists = {"registration_packets": (asked, "registrations"), "request_packets": (came, "requests")}
+    shown = shown.with_columns(
+        pl.Series(name, [packets.gather(rows).to_list() for rows in shown[column]], dtype=pl.List(pl.UInt32))
+        for name, (packets, column) in lists.items()).drop("registrations", "requests")
+    return shown, [
+        *_when(tables.bindings, "first_ns", tables), field("STATE", "state", firm=True), field("CODE", "status", True),
+        Column("AOR", lambda r: _bare(r["aor"])), Column("CONTACT", lambda r: _bare(r["contact_uri"])),
+        _pair("SOURCE", "source", "source_port"), Column("SEEN AS", seen, least=130),
+        Column("REGISTRAR", lambda r: endpoint(r["registrar"], r["registrar_port"]), firm=True, least=110),
+        Column("EXPIRES", lifetime, True), field("REFRESHES", "refreshes", True, least=100),
+        Column("USED", lambda r: len(r["request_frames"]), True, least=96),
+        Column("FRAME", lambda r: next(iter(r["registration_frames"]), None), True, least=100),
     ]
 
 
 def _streams(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
-    return tables.rtp.sort("first_ns", "stream"), [
+    streams = tables.rtp.hstack(rtp_reports.told(tables)).sort("first_ns", "stream")
+    told = []  # without RTCP these would be empty
+    if streams["rtt_ms"].count():
+        told.append(Column("RTT", lambda r: f"{r['rtt_ms']:.1f} ms" if r["rtt_ms"] is not None else None, True))
+    if streams["reported_lost"].count() or streams["reported_mos"].count():
+        told.append(Column("FAR END", _far_end))
+    return streams, [
         *_when(tables.rtp, "first_ns", tables), _pair("SOURCE", "source", "source_port"),
         _pair("DESTINATION", "destination", "destination_port"), Column("SSRC", lambda r: f"0x{r['ssrc']:08x}"),
         Column("CODEC", lambda r: r["codec"] or f"PT {r['payload_type']}"), field("PACKETS", "packets", True),
         Column("LOST", lambda r: f"{r['lost'] / r['expected']:.1%}" if r["expected"] else None, True),
         Column("JITTER", lambda r: f"{r['jitter_max_ms']:.1f} ms", True),
-        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
+        *told, Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
         field("FRAME", "first_frame", True), field("CALL-ID", "call_id"),
     ]
+
+
+def _far_end(r: Row) -> str:
+    """What the receiver itself reports: lost packets (RFC 3550 §6.4.1), MOS (RFC 3611 §4.7.5)."""
+    lost, mos = r["reported_lost"], r["reported_mos"]
+    return ", ".join(([f"{lost} lost"] if lost is not None else []) + ([f"MOS {mos:.1f}"] if mos is not None else []))
 
 
 def _handshakes(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
@@ -200,6 +261,27 @@ def _lookups(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     ]
 
 
+def _checks(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
+    def result(r: Row) -> str:
+        said = "nominated" if r["nominated"] else "valid" if r["successes"] else "no answer"
+        return " ".join([said, *(str(code) for code in r["codes"])]) if r["successes"] or not r["codes"] else \
+            "refused " + ", ".join(map(str, r["codes"]))
+
+    def types(r: Row) -> str | None:
+        return f"{r['local_type'] or '?'}–{r['remote_type'] or '?'}" if r["local_type"] or r["remote_type"] else None
+
+    told = [Column("TYPES", types)] if tables.checks["local_type"].count() else []  # without SDP it would be empty
+    return tables.checks.sort("first_ns", "check"), [
+        *_when(tables.checks, "first_ns", tables), _pair("AGENT", "local", "local_port"),
+        _pair("PEER", "remote", "remote_port"), *told,
+        Column("ROLE", lambda r: r["role"], least=110), field("CHECKS", "transactions", True),
+        field("ANSWERED", "successes", True), Column("RESULT", result, firm=True),
+        field("MEDIA", "media_sent", True), field("FRAME", "first_frame", True, least=96),
+        Column("SESSION", lambda r: r["session"], least=120),
+    ]
+
+
 _LISTINGS: dict[str, Callable[[Tables], tuple[pl.DataFrame, list[Column]]]] = {
     "calls": _calls, "streams": _streams, "handshakes": _handshakes, "connections": _connections, "lookups": _lookups,
+    "registrations": _registrations, "checks": _checks,
 }

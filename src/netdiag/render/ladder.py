@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from rich.cells import cell_len
 
+from netdiag.model import Confidence
 from netdiag.render import words
 from netdiag.render.escape import mermaid as for_mermaid
 from netdiag.render.escape import plain
-from netdiag.render.layout import clip
+from netdiag.render.layout import clip, wrap
 from netdiag.render.timeline import Entry, endpoint, fold, timeline
 from netdiag.tables.sip_details import detail
 
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
     from netdiag.tables import Tables
 
 CUT = ".."
+OTHERS = 3
+"""Calls that a note names (practice)."""
 HOSTS = 12
 """Hosts in one picture; hostile input may name thousands (practice)."""
 LABEL = 120
 """Characters of a label or note in Mermaid."""
+NOTE = 2
+"""Cells before the second and further lines of a note."""
 LEFT = 24
 """Columns for time and delta."""
 SPAN_LEAST, SPAN_MOST = 16, 34
@@ -65,28 +70,66 @@ class Ladder:
     steps: tuple[Step, ...]
     left_out: int = 0
     """Steps between hosts that have no place in the picture."""
+    notes: tuple[str, ...] = ()
+    """Lines above the picture: how its legs belong together."""
 
 
-def of_call(tables: Tables, call_id: str) -> list[Ladder]:
-    """The messages with that Call-ID, the media bound to it and ICMP errors about it: one ladder a capture point."""
-    found = tables.sip.filter(pl.col("call_id") == call_id).sort("ts_ns", "message")
-    return [_call(tables, call_id, point, found.filter(pl.col("point") == point))
+def of_call(tables: Tables, call_id: str, legs: bool = True) -> list[Ladder]:
+    """The messages of that call, the media bound to it and ICMP errors about it: one ladder a capture point.
+
+    ``call_id`` as the tables name the call. With ``legs`` all calls that a B2BUA joined with it are drawn as one.
+    """
+    ids, notes = _legs(tables, call_id) if legs else ([call_id], [])
+    others = _others(tables, ids)
+    if others:
+        notes.append(f"Not drawn, other calls with a Call-ID that is used here: {words.join(others, OTHERS)}")
+    found = tables.sip.filter(pl.col("call_id").is_in(ids)).sort("ts_ns", "message")
+    return [_call(tables, ids, call_id, point, found.filter(pl.col("point") == point), tuple(notes))
             for point in found["point"].unique(maintain_order=True).to_list()]
 
 
-def _call(tables: Tables, call_id: str, point: str, messages: pl.DataFrame) -> Ladder:
+def named(tables: Tables, text: str) -> list[str]:
+    """Names of the calls whose Call-ID is, or else begins with, this text; the mark of a cut is taken off."""
+    known = tables.sip["call_id"].drop_nulls()
+    if text in known:
+        return [text]
+    begin = text.removesuffix("…")
+    return known.filter(known.str.starts_with(begin)).unique(maintain_order=True).to_list() if begin else []
+
+
+def _others(tables: Tables, ids: Sequence[str]) -> list[str]:
+    """Names of the calls that use a Call-ID of these, but are others."""
+    wires = {name.partition(";from-tag=")[0] for name in ids}
+    known = tables.sip["call_id"].drop_nulls()
+    known = known.filter(known.str.split(";from-tag=").list.first().is_in(list(wires))) if len(known) else known
+    return [name for name in known.unique(maintain_order=True).to_list() if name not in ids]
+
+
+def _legs(tables: Tables, call_id: str) -> tuple[list[str], list[str]]:
+    """Call-IDs of all legs of a call, this one among them, and what joins each pair."""
+    from netdiag.tables.legs import family
+    ids, notes = [call_id], []
+    for one, two, level, evidence in family(tables, call_id).select(
+            "call_id", "next_call_id", "confidence", "evidence").iter_rows():
+        ids += [name for name in (one, two) if name not in ids]
+        notes.append(f"Leg {one} goes on as {two}: {Confidence(level).label} ({'; '.join(evidence)})")
+    return ids, notes
+
+
+def _call(tables: Tables, ids: Sequence[str], call_id: str, point: str, messages: pl.DataFrame,
+          legs: tuple[str, ...]) -> Ladder:
     from netdiag.render.frames import sdp_notes, sip_text, with_lines
     captures, frames = tables.packets.locate(messages["packet"].to_list())
     notes = sdp_notes(tables, messages["packet"].to_list())
     steps = []
     for m, frame in zip(with_lines(tables, messages).to_dicts(), frames.tolist(), strict=True):
         key = (m["source"], m["source_port"], m["destination"], m["destination_port"], m["method"], m["status"],
-               m["cseq"], m["cseq_method"], m["branch"], m["to_tag"])
+               m["cseq"], m["cseq_method"], m["branch"], m["to_tag"], m["call_id"])
         label = m["method"] or sip_text(m).removesuffix(" (INVITE)")  # what most answers in a call belong to
         steps.append(_Raw(m["ts_ns"], (m["source"], m["source_port"]), (m["destination"], m["destination_port"]),
                           label, "; ".join(notes.get(m["message"], ())), frame, key))
     flows = messages["flow"].unique().to_list()
-    streams = tables.rtp.filter((pl.col("call_id") == call_id) & (pl.col("point") == point)).to_dicts()
+    streams = tables.rtp.filter(pl.col("call_id").is_in(list(ids)) & (pl.col("point") == point)).to_dicts()
     steps += [_stream(tables, s) for s in streams]
     errors = tables.icmp.filter(pl.col("quoted_flow").is_in([*flows, *{s["flow"] for s in streams}])).to_dicts()
     for e in errors:
@@ -97,7 +140,7 @@ def _call(tables: Tables, call_id: str, point: str, messages: pl.DataFrame) -> L
     path = tables.captures[int(captures[0])].path if len(captures) else ""
     first = detail(tables, messages["message"][0])
     about = f"From {first.from_uri or '?'} to {first.to_uri or '?'}"
-    return _ladder(f"Call {call_id}", about, point, path, steps)
+    return dataclasses.replace(_ladder(f"Call {call_id}", about, point, path, steps), notes=legs)
 
 
 def _stream(tables: Tables, s: dict[str, Any]) -> _Raw:
@@ -182,6 +225,9 @@ def text(ladder: Ladder, width: int = 100) -> str:
     """The ladder in lines of at most ``width`` cells, or wider where many hosts need it. No final newline."""
     at = _columns(ladder, width)
     lines = [clip(plain(t), max(width, LABEL), CUT) for t in (ladder.title, ladder.about) if t]
+    for note in ladder.notes:
+        first, *rest = wrap(plain(note), max(width - NOTE, LEFT))
+        lines += [first, *(" " * NOTE + line for line in rest)]
     if not ladder.steps:
         return "\n".join(lines)
     start = ladder.steps[0].ts_ns
@@ -266,6 +312,8 @@ def mermaid(ladder: Ladder, limit: int = 60) -> str:
     lines = ["sequenceDiagram"]
     names = {host: f"h{i}" for i, host in enumerate(ladder.hosts)}
     lines += [f"    participant {name} as {for_mermaid(host)}" for host, name in names.items()]
+    if names:
+        lines += [f"    Note over h0: {for_mermaid(words.short(note, LABEL))}" for note in ladder.notes]
     for step in ladder.steps[:limit]:
         a, b = names[step.source], names[step.destination]
         arrow = "-)" if step.media else "-->>" if step.label[:1].isdigit() else "->>"

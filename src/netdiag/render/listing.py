@@ -27,6 +27,8 @@ class Column:
     """Numbers stand right, and are never cut."""
     firm: bool = False
     """Never cut: a time, an address, an id."""
+    least: int = 0
+    """Left out where fewer cells are to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class Listing:
     """Names of the fields, for the CSV heading of a list without rows."""
 
 
-def field(title: str, name: str, right: bool = False, firm: bool = False) -> Column:
+def field(title: str, name: str, right: bool = False, firm: bool = False, least: int = 0) -> Column:
     """A column that shows one field as it is."""
-    return Column(title, lambda row: row[name], right, firm)
+    return Column(title, lambda row: row[name], right, firm, least)
 
 
 def render(listing: Listing, form: str, width: int | None = None) -> str:
@@ -53,10 +55,11 @@ def render(listing: Listing, form: str, width: int | None = None) -> str:
         return _csv(listing)
     if not listing.rows:
         return listing.empty + "\n"
-    body = [[_text(c.value(row)) for c in listing.columns] for row in listing.rows]
-    right = frozenset(i for i, c in enumerate(listing.columns) if c.right)
-    firm = right | {i for i, c in enumerate(listing.columns) if c.firm}
-    return "\n".join(table([c.title for c in listing.columns], body, width, right, firm=firm)) + "\n"
+    columns = [c for c in listing.columns if width is None or width >= c.least]
+    body = [[_text(c.value(row)) for c in columns] for row in listing.rows]
+    right = frozenset(i for i, c in enumerate(columns) if c.right)
+    firm = right | {i for i, c in enumerate(columns) if c.firm}
+    return "\n".join(table([c.title for c in columns], body, width, right, firm=firm)) + "\n"
 
 
 def _json(listing: Listing) -> str:

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from netdiag.tables.call_ids import INVITE_METHODS, TIMER_B_NS
 from netdiag.tables.schema import U16, U32, empty, schema
 from netdiag.tables.sip_details import added
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
 from netdiag.tables.sip_hops import hop_messages
+from netdiag.tables.sip_sources import log
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One INVITE dialog (or attempt) at one capture point: a Call-ID and, when the call forked, its answered branch.
+    """One call at one capture point: an INVITE with its challenge rounds and all dialogs that it made (its forks).
 
     A proxy that is captured on both sides shows the same messages twice; the call is one row and ``hops`` says so.
     """
@@ -110,10 +112,7 @@ class Media:
     """Source address of the packet at this point."""
 
 
-TIMER_B_NS = 32_000_000_000
-"""64 times T1: after that an INVITE without a response has failed (RFC 3261 §17.1.1.2)."""
-_INVITE_METHODS = ("INVITE", "ACK", "BYE", "PRACK", "CANCEL")
-"""CSeq methods that only INVITE dialogs have (RFC 3261 §13, §15, §9; RFC 3262)."""
+MIDSTREAM = "call whose INVITE was not captured"
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -125,7 +124,7 @@ def call_messages(tables: Tables) -> tuple[pl.DataFrame, I64, int]:
     codes = data["dialog"].to_numpy()
     count = int(codes.max()) + 1 if len(codes) else 0
     ours = np.zeros(count, np.bool_)
-    ours[codes[data["cseq_method"].is_in(_INVITE_METHODS).to_numpy()]] = True
+    ours[codes[data["cseq_method"].is_in(INVITE_METHODS).to_numpy()]] = True
     if not ours.all():
         keep = ours[codes]
         data, codes = data.filter(keep), (np.cumsum(ours) - 1)[codes[keep]]
@@ -179,6 +178,7 @@ def build(tables: Tables) -> pl.DataFrame:
     state[(asked < 0) & (replied < 0)] = "midstream"
     state[(bye >= 0) & ((answered >= 0) | (asked < 0))] = "completed"
 
+    log(tables, MIDSTREAM, data["packet"].to_numpy()[np.sort(start[asked < 0])].astype(np.int64), "calls")
     callee, hops = _path(data, call, count, asked_mask, lead, answered)
     caller_tag = taken(data["from_tag"], lead)
     first_reply = _least(ringing, final)

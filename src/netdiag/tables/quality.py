@@ -21,9 +21,12 @@ from netdiag.tables.packets import (
     ICMP,
     ICMPV6,
     SYN,
+    TCP,
+    UDP,
     Packets,
 )
 from netdiag.tables.schema import U32
+from netdiag.tables.sip_sources import log
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -32,6 +35,10 @@ BACKWARD_NS = 1_000_000
 """Timestamps that go back by less are the reordering of multi-queue captures (practice)."""
 ONEWAY_PACKETS = 5
 """Packets of the visible side before one-way means anything (practice)."""
+_FILTERED_FOR = frozenset((0, TCP, UDP, 132, ICMP, ICMPV6))
+"""What filters on ports pass: TCP, UDP and SCTP (pcap-filter(7), "port"), often ICMP; 0 is unknown."""
+_NO_PROTOCOL = ("malformed", "frame too short", "link type", "pcapng", "cut")
+"""Reasons for skipped frames that name no protocol beside IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ def build(tables: Tables) -> pl.DataFrame:
         # Two files of a point may follow in any order; a step back between them is not the clock's.
         back = mine.start + np.flatnonzero(ts[1:] - ts[:-1] < -BACKWARD_NS)
         same_file = p.locate(back)[0] == p.locate(back + 1)[0]
+        log(tables, "time goes back by more than a millisecond", back[same_file] + 1, "packets")
         out.append(PointQuality(
             point=name, first_ns=int(ts.min()), last_ns=int(ts.max()), packets=len(ts),
             cut_packets=_count(flags & CUT), backward_steps=_count(same_file),
@@ -93,6 +101,13 @@ def build(tables: Tables) -> pl.DataFrame:
             icmp_packets=_count(icmp[mine]),
             capture_filter=tables.capture_filters.get(name)))
     return schemas.frame(PointQuality, out)
+
+
+def beyond_ports(tables: Tables, point: str) -> bool:
+    """Whether a point shows a protocol that has no ports, such as ARP or VRRP; ICMP, which filters name, is none."""
+    seen = set(tables.flows.filter(pl.col("point") == point)["proto"].unique())
+    return not seen <= _FILTERED_FOR or any(
+        not why.startswith(_NO_PROTOCOL) for c in tables.captures if c.point == point for why in c.skipped)
 
 
 def _rows(p: Packets, point: int) -> slice:

@@ -129,6 +129,10 @@ def _granted(budget: _Budget, message: int, uri: str | None, contact: str | None
     return None
 
 
+def bare_uri(uri: str) -> str:
+    """What bindings are compared by: registrars add and drop URI parameters."""
+    return uri.partition(";")[0].lower()
+
+
 def _same(a: str | None, b: str) -> bool:
-    """Same binding: equal up to URI parameters (registrars add and drop those)."""
-    return a is not None and a.partition(";")[0].lower() == b.partition(";")[0].lower()
+    return a is not None and bare_uri(a) == bare_uri(b)

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from netdiag.tables.call_ids import separate
 from netdiag.tables.flows import address_texts
 from netdiag.tables.packets import FORWARD
 from netdiag.tables.schema import U16, U32, schema
 from netdiag.tables.sip_chunk import decode_chunk, finish
+from netdiag.tables.sip_inside import wrapped_messages
 from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class SipMessage:
     message: U32
     """Row number of this table, ascending with point and time."""
     packet: U32
-    """Packet that holds its start (TCP: its last byte, as tshark counts)."""
+    """Packet that holds its start (TCP: its last byte, as tshark counts; TLS: that of its last record)."""
     point: str
     ts_ns: int
     flow: U32
@@ -35,12 +37,13 @@ class SipMessage:
     destination: str
     destination_port: U16
     transport: str
-    """"udp" or "tcp"."""
+    """"udp", "tcp", "tls" (opened with the key log), "ws" or, opened with the key log, "wss"."""
     method: str | None
     """Request method; None for a response."""
     status: U16 | None
     """Response code; None for a request."""
     call_id: str | None
+    """Call-ID; of the second call that uses one, and further ones, with what tells it apart (see ``call_ids``)."""
     cseq: U32 | None
     cseq_method: str | None
     from_tag: str | None
@@ -120,12 +123,12 @@ def build(tables: Tables) -> pl.DataFrame:
     """All SIP messages, in the order of packets; schema of ``SipMessage``."""
     parts = [_messages(tables, datagrams(tables))]
     streams = stream_messages(tables)
-    if streams is not None:
-        parts.append(_messages(tables, streams))
+    on_streams = ([] if streams is None else [streams]) + wrapped_messages(tables)
+    parts += [_messages(tables, pieces) for pieces in on_streams]
     data = pl.concat(parts) if len(parts) > 1 else parts[0]
-    if streams is not None:
+    if len(parts) > 1:
         data = data.sort("packet", maintain_order=True)
-    return data.with_columns(
+    return separate(tables, data).with_columns(
         message=pl.int_range(pl.len(), dtype=pl.UInt32),
         retransmission=_repeated(tables, data),
     ).select(list(schema(SipMessage)))

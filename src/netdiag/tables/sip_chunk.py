@@ -26,9 +26,13 @@ Mask = npt.NDArray[np.bool_]
 
 REQUIRED = {"call_id": "Call-ID", "cseq": "CSeq", "from": "From", "to": "To", "via": "Via"}
 """Headers that any message carries (RFC 3261 §8.1.1, §8.2.6.2) and that the tables are keyed by."""
+SINGLE = {"call_id": "Call-ID", "cseq": "CSeq", "from": "From", "to": "To", "content_length": "Content-Length",
+          "content_type": "Content-Type"}
+"""Headers that stand in a message once at most (RFC 3261 §7.3.1, table 2)."""
 TEXTS = ("call_id", "from_tag", "to_tag", "branch")
 """Columns that are text from the wire."""
 
+_CARRIER = {"udp": "datagram", "ws": "WebSocket message", "wss": "WebSocket message"}
 _WANTED = Wanted(CORE)
 _SDP_PART = re.compile(
     rb"\ncontent-type[ \t]*:[ \t]*application/sdp[^\n]*\n(?:[^\r\n]+\r?\n){0,16}\r?\n", re.IGNORECASE)
@@ -67,6 +71,8 @@ def decode_chunk(tables: Tables, pieces: Pieces, part: slice) -> Chunk:
             parsed[i] = line
     log(tables, "starts like SIP, but its first line is not valid", pieces.packet[part][pieces.sure[part] & ~valid])
     high = np.maximum.reduceat(data, begin) >= 128 if len(begin) else np.zeros(0, np.bool_)
+    # each piece has one line feed behind it, and then nothing but zeros
+    nul = np.count_nonzero(data) < int(length.sum()) + len(length)
     good = np.flatnonzero(valid)
     place = np.full(len(begin), -1, np.int64)
     place[good] = np.arange(len(good))
@@ -113,9 +119,20 @@ def decode_chunk(tables: Tables, pieces: Pieces, part: slice) -> Chunk:
     for name, title in REQUIRED.items():
         log(tables, f"message without {title}", packet[(value[name].end < 0) & ~cut])
     log(tables, "header without an end", packet[~has_head & ~cut])
-    if pieces.transport == "udp":
-        log(tables, "Content-Length is larger than the datagram", packet[has_head & ~partial & ~inside & (body >= 0)])
+    if pieces.transport in _CARRIER:  # elsewhere the length says where the message ends
+        log(tables, f"Content-Length is larger than the {_CARRIER[pieces.transport]}",
+            packet[has_head & ~partial & ~inside & (body >= 0)])
+        log(tables, "Content-Length is no number", packet[(value["content_length"].end >= 0) & (body < 0) & ~cut])
+        behind = [i for i in np.flatnonzero(inside & (stop < limit)).tolist()
+                  if data[stop[i] : limit[i]].tobytes().strip(b"\r\n\0")]
+        log(tables, f"bytes behind the body in a {_CARRIER[pieces.transport]}: not looked at", packet[behind])
+    if table.repeated is not None:
+        for i, name in enumerate(CORE):
+            if name in SINGLE:
+                log(tables, f"several {SINGLE[name]} headers: the first counts", packet[table.repeated[i, good]])
     log(tables, "CSeq is no number of 32 bits", packet[(value["cseq"].end >= 0) & (number < 0) & ~cut])
+    if nul or high.any():
+        _log_odd_bytes(tables, data, begin, np.where(has_head, head_end, limit), packet, high[good] | nul)
     sdp = _sdp(data, value["content_type"], head_end, begin, stop)
     return Chunk({
         "packet": packet.astype(np.uint32), "ts_ns": pieces.ts[part][good], "status": status.astype(np.int16),
@@ -124,6 +141,21 @@ def decode_chunk(tables: Tables, pieces: Pieces, part: slice) -> Chunk:
         "has_reason": value["reason"].end >= 0, "raw_offset": offset,
         "raw_length": (stop - begin).astype(np.uint32),
     }, texts, other_methods, {i: v[1] for i, v in odd_cseq.items()})
+
+
+def _log_odd_bytes(tables: Tables, data: U8, begin: I64, stop: I64, packet: I64, some: Mask) -> None:
+    """Notes headers that are no UTF-8 (RFC 3261 §7.1) or hold a NUL, which may only be quoted (§25.1, quoted-pair)."""
+    heads = {i: data[begin[i] : stop[i]].tobytes() for i in np.flatnonzero(some).tolist()}
+    log(tables, "header with a NUL", packet[[i for i, head in heads.items() if b"\0" in head.replace(b"\\\0", b"")]])
+    log(tables, "header that is not UTF-8", packet[[i for i, head in heads.items() if not _is_utf8(head)]])
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def finish(tables: Tables, chunks: list[Chunk]) -> pl.DataFrame:
