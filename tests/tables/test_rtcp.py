@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from netdiag.tables import Tables
 from netdiag.tables.reader import open_captures
-from netdiag.tables.rtcp import MAX_BLOCKS, MAX_PACKETS
+from netdiag.tables.rtcp_read import MAX_BLOCKS, MAX_PACKETS
 from netdiag.tables.rtp import RtcpReport
 from netdiag.tables.schema import rows, schema
 
@@ -66,7 +66,8 @@ def test_sender_report_with_block(pcap: PcapWriter) -> None:
     assert r == RtcpReport(
         packet=0, point="capture", ts_ns=T0, flow=r.flow, source="192.0.2.1", destination="198.51.100.2", sender_ssrc=7,
         about_ssrc=9, packet_type=200, fraction_lost=0.25, cumulative_lost=5, highest_sequence=70000, jitter=40,
-        sender_packets=1000, sender_ntp=0xAABBCCDD, last_sr=0xAABBCCDD, delay_since_sr=65536)
+        sender_packets=1000, sender_ntp=0xAABBCCDD, last_sr=0xAABBCCDD, delay_since_sr=65536,
+        call=None, call_id=None, bound_by="")
     assert reasons(tables) == {}
 
 

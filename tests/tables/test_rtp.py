@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import shutil
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from netdiag.tables.schema import empty, rows, schema
 
 T0 = 1_767_225_600_000_000_000
 MS = 1_000_000
+MESSAGES = itertools.count()
 A, B, C = "192.0.2.1", "198.51.100.2", "203.0.113.3"
 
 
@@ -50,6 +52,7 @@ def line(side: str, address: str, port: int, at_s: float = 0.0, number: int = 0,
          formats: dict[int, str] | None = None) -> dict[str, Any]:
     formats = {0: "PCMU/8000"} if formats is None else formats
     return {"call": number, "call_id": f"call{number}@pbx.example", "point": "capture", "ts_ns": T0 + int(at_s * 1e9),
+            "message": next(MESSAGES),
             "side": side, "index": 0, "type": "audio", "address": address, "port": port, "rtcp_port": port + 1,
             "payload_types": list(formats), "codecs": list(formats.values())}
 
@@ -74,7 +77,7 @@ def test_plain_stream(pcap: PcapWriter) -> None:
     assert (s.source, s.source_port, s.destination, s.destination_port, s.ssrc) == (A, 4000, B, 5000, 7)
     assert (s.packets, s.expected, s.lost, s.duplicates, s.reordered, s.restarts) == (100, 100, 0, 0, 0, 0)
     assert (s.codec, s.clock_rate, s.clock_guessed) == ("PCMU", 8000, False)
-    assert (s.heuristic, s.binding, s.call) == (True, "", None)
+    assert (s.heuristic, s.bound_by, s.call) == (True, "", None)
     assert (s.first_ns, s.last_ns, s.first_packet, s.last_packet) == (T0, T0 + 99 * 20 * MS, 0, 99)
     assert (s.jitter_mean_ms, s.jitter_max_ms, s.max_delta_ms) == (0.0, 0.0, 20.0)
     assert (s.wire_bytes, s.dscp) == (17200, 0)
@@ -94,7 +97,7 @@ def test_ipv6(pcap: PcapWriter) -> None:
         udp = f[34:]
         frames.append((t, f[:12] + b"\x86\xdd" + struct.pack(">IHBB", 0x6B8 << 20, len(udp), 17, 64) + ends + udp))
     [s] = streams(load(pcap(frames), [call()], [line("callee", "2001:DB8:0::2", 5000)]))
-    assert (s.source, s.destination, s.dscp, s.binding) == ("2001:db8::1", "2001:db8::2", 46, "sdp")
+    assert (s.source, s.destination, s.dscp, s.bound_by) == ("2001:db8::1", "2001:db8::2", 46, "sdp")
 
 
 def test_loss_order_and_duplicates_apart(pcap: PcapWriter) -> None:
@@ -268,7 +271,7 @@ def test_bound_by_destination_with_two_packets(pcap: PcapWriter) -> None:
     tables = load(pcap(talk(range(2), pt=97)), [call(end_s=60)],
                   [line("caller", A, 4000), line("callee", B, 5000, 0.1, formats={97: "AMR-WB/16000"})])
     [s] = streams(tables)
-    assert (s.call, s.call_id, s.binding, s.sender, s.heuristic) == (0, "call0@pbx.example", "sdp", "caller", False)
+    assert (s.call, s.call_id, s.bound_by, s.sender, s.heuristic) == (0, "call0@pbx.example", "sdp", "caller", False)
     assert (s.codec, s.clock_rate, s.clock_guessed, s.media_index) == ("AMR-WB", 16000, False, 0)
 
 
@@ -277,8 +280,8 @@ def test_bound_by_source(pcap: PcapWriter) -> None:
     packets = talk(range(5), src=A, dst=C, dport=7000)
     packets += talk(range(5), begin=T0 + MS, src=C, dst=A, sport=7000, dport=4000, ssrc=8)
     there, back = streams(load(pcap(packets), [call()], [line("caller", A, 4000), line("callee", "10.0.0.5", 5000)]))
-    assert (back.binding, back.sender) == ("sdp", "callee")
-    assert (there.binding, there.sender) == ("sdp-port-source", "caller")
+    assert (back.bound_by, back.sender) == ("sdp", "callee")
+    assert (there.bound_by, there.sender) == ("comedia", "caller")
     assert back.call == there.call == 0
 
 
@@ -289,9 +292,9 @@ def test_symmetric_stream_beside_a_bound_one(pcap: PcapWriter) -> None:
     earlier = talk(range(20), begin=T0 - 9000 * MS, src=B, dst=A, sport=5000, dport=4000, ssrc=9)
     packets += earlier
     stray, back, there = streams(load(pcap(sorted(packets)), [call()], [line("callee", B, 5000)]))
-    assert (stray.binding, stray.call, stray.heuristic) == ("", None, True)
-    assert (there.binding, there.sender) == ("sdp", "caller")
-    assert (back.binding, back.sender, back.call) == ("symmetric", "callee", 0)
+    assert (stray.bound_by, stray.call, stray.heuristic) == ("", None, True)
+    assert (there.bound_by, there.sender) == ("sdp", "caller")
+    assert (back.bound_by, back.sender, back.call) == ("comedia", "callee", 0)
 
 
 @pytest.mark.parametrize(("begin_s", "bound"), [(-0.9, True), (-1.1, False), (5.0, True), (31.0, False)])

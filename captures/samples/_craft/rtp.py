@@ -71,3 +71,12 @@ def report(wire: Wire, at: float, *, about: int, lost: int = 0, fraction: float 
     words = (4 + len(sender) + len(block)) // 4
     return wire.udp(at, src, sp, dst, dp, struct.pack(
         ">BBHI", 0x80 | bool(block), 201 if sent is None else 200, words, ssrc) + sender + block)
+
+
+def metrics(wire: Wire, at: float, *, about: int, r: int, mos: float, loss: float = 0.0, discard: float = 0.0,
+            ssrc: int = 1001, buffer: int = 60) -> int:
+    """An empty receiver report and VoIP metrics (RFC 3611 §4.7) from GATEWAY to PHONE."""
+    block = struct.pack(">BBHIBBBBHHHHbbBBBBBBBBHHH", 7, 0, 8, about, round(loss * 256), round(discard * 256), 0, 0, 0,
+                        0, 0, 0, 127, 127, 127, 16, r, 127, round(mos * 10), 127, 0x70, 0, buffer, 120, 300)
+    return wire.udp(at, GATEWAY, GATEWAY_PORT + 1, PHONE, PORT + 1, struct.pack(
+        ">BBHIBBHI", 0x80, 201, 1, ssrc, 0x80, 207, 10, ssrc) + block)

@@ -1,9 +1,10 @@
 """Samples of RTP-MOS-LOW: the audio of a phone is rated by what the packets and RTCP tell."""
 
 from _craft.network import Wire
-from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, report
+from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, metrics, report
 
-HIT_FRAMES = {"hit": [6, 50, 58, 140], "hit_loss": [6, 164], "hit_late": [6, 114, 138], "hit_counted": [6, 164, 165]}
+HIT_FRAMES = {"hit": [6, 50, 58, 140], "hit_loss": [6, 164], "hit_late": [6, 114, 138], "hit_counted": [6, 164, 165],
+              "hit_metrics": [6, 164, 165]}
 ALSO = ("RTP-LOSS", "RTP-JITTER")
 """The causes have patterns of their own, which explain this one."""
 MANY = frozenset(i for i in range(223) if i % 7 in (3, 4))
@@ -36,6 +37,13 @@ def hit_counted():
     """The same, and the receiver counts it."""
     wire = _stream(20.1, lost=MANY)
     report(wire, 20.4, about=1, lost=60, fraction=0.28, highest=1222)
+    return wire.sorted()
+
+
+def hit_metrics():
+    """The same, and the receiver's own VoIP metrics have R 41."""
+    wire = _stream(20.1, lost=MANY)
+    metrics(wire, 20.4, about=1, r=41, mos=2.1, loss=0.28, discard=0.02)
     return wire.sorted()
 
 

@@ -6,6 +6,8 @@ from _craft.sip import Dialog, rtcp_report, rtp, sdp
 PHONE, GATEWAY, RELAY = "203.0.113.140", "192.0.2.20", "198.51.100.10"
 PTIME = 0.09  # eleven packets in a second keep the samples small, and are more than 50 in 5 s
 
+ALSO = ("RTP-LATCH-FAIL",)
+"""In ``hit_refused`` the gateway sends to the port in SDP, not to the one that the audio comes from."""
 HIT_FRAMES = {
     "hit": [1, 4, 6, 62, 105], "hit_stops": [1, 4, 6, 7, 83, 140, 144], "hit_refused": [1, 4, 6, 7, 96, 203, 204],
     "hit_none": [110, 120, 363], "hit_one_leg": [1, 4, 7, 301],

@@ -1,10 +1,10 @@
 """Samples of RTP-RTCP-REMOTE-LOSS: the gateway reports about a stream that is whole before a lossy hop."""
 
 from _craft.network import Wire
-from _craft.rtp import call, forth, report
+from _craft.rtp import call, forth, metrics, report
 from _craft.sip import rtcp_report
 
-HIT_FRAMES = {"hit": [6, 50, 141], "hit_stands_still": [6, 57, 307],
+HIT_FRAMES = {"hit": [6, 50, 141], "hit_stands_still": [6, 57, 307], "hit_metrics": [6, 50, 141, 142],
               "hit_two_points": {"far": [6], "near": [6, 50, 141]}}
 ALSO = ("RTP-LOSS", "RTP-MOS-LOW")
 """At the second point, behind the lossy hop, the loss itself and what it does are seen."""
@@ -34,6 +34,13 @@ def hit_stands_still():
     wire = _stream(6.0, ptime=0.02)
     report(wire, 1.13, about=1, highest=1049)
     report(wire, 6.1, about=1, highest=1049)
+    return wire.sorted()
+
+
+def hit_metrics():
+    """The gateway's own VoIP metrics part what is lost from what comes too late."""
+    wire = _reports(_stream())
+    metrics(wire, 12.6, about=1, r=66, mos=3.4, loss=0.066, discard=0.012)
     return wire.sorted()
 
 

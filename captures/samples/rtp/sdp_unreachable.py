@@ -6,8 +6,9 @@ from _craft.sip import Dialog, rtcp_report, rtp, sdp
 NAT, PHONE, RELAY = "203.0.113.27", "10.20.0.15", "198.51.100.10"
 PTIME = 0.09
 
-ALSO = ("SIP-ALG-REWRITE",)
-"""In ``hit_two_points`` Via and Contact name the NAT outside and the phone inside, and SDP does not follow."""
+ALSO = ("RTP-LATCH-FAIL", "SIP-ALG-REWRITE")
+"""The relay does not follow the phone's audio. In ``hit_two_points`` Via and Contact name the NAT outside and the phone
+inside, and SDP does not follow."""
 HIT_FRAMES = {"hit": [1, 6, 7, 118, 203], "hit_two_points": {"relay": [1, 6, 7, 202]}}
 
 

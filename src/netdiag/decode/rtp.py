@@ -1,7 +1,7 @@
 """RTP header fields as columns, and the static payload types.
 
 Sources: RFC 3550 §5.1 (fixed header), RFC 5761 §4 (telling RTCP from RTP on one port),
-RFC 3551 tables 4 and 5 (static payload types).
+RFC 3551 tables 4 and 5 (static payload types), RFC 8285 (header extensions).
 """
 
 from __future__ import annotations
@@ -78,3 +78,28 @@ def looks_rtcp(second: U8) -> Mask:
 def assignable(payload_type: U8) -> Mask:
     """May this payload type carry media (RFC 3551 §6)? 64-95 collide with RTCP (RFC 5761 §4)."""
     return (payload_type < 64) | (payload_type >= 96)
+
+
+def extension(packet: bytes, number: int) -> bytes | None:
+    """Element ``number`` of the header extension (RFC 8285 §4.2, §4.3) of an RTP packet, None where it has none."""
+    if len(packet) < HEADER or not packet[0] & 16:
+        return None
+    at = HEADER + 4 * (packet[0] & 15)
+    profile, end = packet[at : at + 2], at + 4 + 4 * int.from_bytes(packet[at + 2 : at + 4], "big")
+    one_byte = profile == b"\xbe\xde"
+    if not one_byte and (len(profile) < 2 or int.from_bytes(profile, "big") >> 4 != 0x100):
+        return None
+    at += 4
+    while at < min(end, len(packet)):
+        first = packet[at]
+        if first == 0:  # padding
+            at += 1
+            continue
+        ident, size, skip = (first >> 4, (first & 15) + 1, 1) if one_byte else (
+            first, packet[at + 1] if at + 1 < len(packet) else 0, 2)
+        if one_byte and ident == 15:  # RFC 8285 §4.2: stop here
+            return None
+        if ident == number:
+            return packet[at + skip : at + skip + size]
+        at += skip + size
+    return None

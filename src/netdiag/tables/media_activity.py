@@ -9,9 +9,6 @@ import polars as pl
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
-RTCP_NEAR = 1
-"""RTCP has the port above its RTP (RFC 3550 §11) when it does not share it (RFC 5761)."""
-
 
 def last_heard(tables: Tables) -> pl.DataFrame:
     """For each call with RTP of its own: ``call``, ``caller_ns`` and ``callee_ns`` (last packet *from* that side, null
@@ -26,11 +23,8 @@ def last_heard(tables: Tables) -> pl.DataFrame:
             side + "_packet")), on="call", how="left", maintain_order="left")
     if not tables.rtcp.height:
         return out.with_columns(rtcp_ns=pl.lit(None, pl.Int64))
-    # Reports of these SSRCs between the hosts of the stream, while the call may last.
-    reports = tables.rtcp.select("point", "ts_ns", ssrc="sender_ssrc", source="source")
-    streams = bound.select("call", "point", "ssrc", "source", "first_ns")
-    heard = reports.join(streams, on=["point", "ssrc", "source"]).filter(pl.col("ts_ns") >= pl.col("first_ns"))
-    calls = tables.calls.select("call", "end_ns")
-    heard = heard.join(calls, on="call").filter(pl.col("ts_ns") <= pl.col("end_ns").fill_null(2**62))
+    heard = tables.rtcp.filter(pl.col("call").is_not_null()).select("call", "ts_ns").join(
+        tables.calls.select("call", "end_ns"), on="call")
+    heard = heard.filter(pl.col("ts_ns") <= pl.col("end_ns").fill_null(2**62))
     return out.join(heard.group_by("call").agg(rtcp_ns=pl.col("ts_ns").max()), on="call", how="left",
                     maintain_order="left")

@@ -1,158 +1,31 @@
-"""Sender and receiver reports out of compound RTCP packets (RFC 3550 §6.1, §6.4), muxed with RTP or on their own port.
-
-Every datagram is checked as RFC 3550 A.2 asks: version 2 throughout, a report first, lengths that end exactly where
-the datagram ends. Encrypted RTCP (RFC 3711 §3.4) fails that: it is counted, not read. All datagrams go through the
-steps together, one packet of each compound at a time.
-"""
+"""Sender and receiver reports of RTCP (RFC 3550 §6.4) with the calls that they belong to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from netdiag.decode.rtp import looks_rtcp
+from netdiag.tables import rtcp_calls
 from netdiag.tables.packets import CUT
-from netdiag.tables.rtp import RtcpReport, addresses, candidates, note
+from netdiag.tables.rtp import RtcpReport, note
 from netdiag.tables.schema import empty, schema
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
-    from netdiag.tables.packets import Packets
-
-SENDER_REPORT, RECEIVER_REPORT = 200, 201
-"""RFC 3550 §6.4.1, §6.4.2."""
-MAX_PACKETS = 32
-"""Packets read of one compound (practice: SR, SDES, BYE, XR and feedback are fewer than ten)."""
-MAX_BLOCKS = 31
-"""Report blocks read of one datagram: as many as the 5-bit count of one report can name (RFC 3550 §6.4.1)."""
-CHUNK = 1 << 20
-"""Packets looked at together, which bounds the working memory (practice)."""
-
-_HEAD, _SENDER_INFO, _BLOCK = 8, 20, 24  # bytes, RFC 3550 §6.4.1
-_SENDER = np.dtype([("seconds", ">u2"), ("ntp", ">u4"), ("fraction", ">u2"), ("rtp", ">u4"), ("packets", ">u4"),
-                    ("octets", ">u4")])
-_REPORT = np.dtype([("ssrc", ">u4"), ("fraction", "u1"), ("lost_high", "i1"), ("lost_low", ">u2"), ("highest", ">u4"),
-                    ("jitter", ">u4"), ("last_sr", ">u4"), ("delay", ">u4")])
-
-U32 = npt.NDArray[np.uint32]
-I64 = npt.NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class _Reports:
-    """SR and RR packets inside datagrams, columns of equal length."""
-
-    packet: U32
-    at: I64
-    """Offset of the RTCP header in the capture space."""
-    kind: npt.NDArray[np.uint8]
-    blocks: I64
-    """Report blocks that its length and the captured bytes have room for."""
 
 
 def build(tables: Tables) -> pl.DataFrame:
     """One row for each report block, and one for each report without blocks, in order of packets."""
-    packets = tables.packets
-    found = []
-    for begin in range(0, packets.n, CHUNK):
-        rows = candidates(packets, np.arange(begin, min(begin + CHUNK, packets.n), dtype=np.uint32))
-        rows = rows[(packets.length[rows] >= _HEAD)]
-        head = packets.head(rows, 2)
-        rows = rows[looks_rtcp(head[:, 1])]
-        if len(rows):
-            found.append(_frame(tables, _walk(tables, rows)))
-    return pl.concat(found) if found else empty(RtcpReport)
-
-
-def _walk(tables: Tables, rows: U32) -> _Reports:
-    """Steps through the compound packets of ``rows`` and keeps the reports of those that hold together."""
-    packets = tables.packets
-    wire = packets.wire[rows].astype(np.int64)
-    captured = np.minimum(packets.length[rows], wire)
-    position = np.zeros(len(rows), np.int64)
-    whole = np.zeros(len(rows), np.bool_)
-    budget = np.full(len(rows), MAX_BLOCKS, np.int64)
-    report_first = np.zeros(len(rows), np.bool_)
-    parts: list[tuple[I64, I64, npt.NDArray[np.uint8], I64]] = []
-    crowded = np.zeros(len(rows), np.bool_)
-    going = np.arange(len(rows))
-    for step in range(MAX_PACKETS):
-        head = packets.space.gather(packets.offset[rows[going]] + position[going], 4)
-        kind = head[:, 1]
-        end = position[going] + 4 + 4 * head[:, 2:4].copy().view(">u2")[:, 0].astype(np.int64)
-        report = (kind == SENDER_REPORT) | (kind == RECEIVER_REPORT)
-        good = (head[:, 0] >> 6 == 2) & looks_rtcp(kind) & (end <= wire[going])
-        if step == 0:
-            # RFC 3550 A.2: the first is a report without padding. RFC 5506 feedback alone holds nothing for this table.
-            report_first[going] = report
-            good &= report & (head[:, 0] & 32 == 0)
-        room = np.minimum(end, captured[going]) - position[going] - _fixed(kind)
-        count = (head[:, 0] & 31).astype(np.int64)
-        blocks = np.minimum(np.minimum(count, room // _BLOCK), budget[going])
-        kept = good & report & (room >= 0)
-        crowded[going[kept & (blocks < count) & (end <= captured[going])]] = True
-        budget[going[kept]] -= blocks[kept]
-        parts.append((going[kept], position[going[kept]], kind[kept], blocks[kept]))
-        seen = (end == wire[going]) | (end + 4 > captured[going]) & (captured[going] < wire[going])
-        whole[going[good & seen]] = True
-        position[going] = end
-        going = going[good & (end < wire[going]) & (end + 4 <= captured[going])]
-        if not len(going):
-            break
-    note(tables, "rtcp", "more RTCP packets in one datagram than are read", rows[going])
-    note(tables, "rtcp", "more report blocks counted than its length holds or than are read", rows[crowded & whole])
-    broken = report_first & ~whole
-    broken[going] = False
-    note(tables, "rtcp", "RTCP lengths do not add up (encrypted or damaged)", rows[broken])
-    note(tables, "rtcp", "RTCP cut by the snap length", rows[whole & (packets.flags[rows] & CUT > 0)])
-    whole[going] = True
-    owner, at, kinds, blocks = (np.concatenate(column) for column in zip(*parts, strict=True))
-    chosen = np.flatnonzero(whole[owner])
-    chosen = chosen[np.lexsort((at[chosen], owner[chosen]))]
-    packet = rows[owner[chosen]]
-    return _Reports(packet, packets.offset[packet] + at[chosen], kinds[chosen], blocks[chosen])
-
-
-def _fixed(kind: npt.NDArray[np.uint8]) -> I64:
-    """Bytes before the first report block."""
-    return np.where(kind == SENDER_REPORT, _HEAD + _SENDER_INFO, _HEAD)
-
-
-def _frame(tables: Tables, reports: _Reports) -> pl.DataFrame:
-    packets: Packets = tables.packets
-    if not len(reports.packet):
+    reports = tables.rtcp_packets.reports
+    if not len(reports):
         return empty(RtcpReport)
-    lines = np.maximum(reports.blocks, 1)
-    which = np.repeat(np.arange(len(lines)), lines)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(lines) - lines, lines)
-    packet, at, kind = reports.packet[which], reports.at[which], reports.kind[which]
-    sent = kind == SENDER_REPORT
-    told = reports.blocks[which] > 0
-    ssrc = packets.space.gather(at + 4, 4).view(">u4")[:, 0]
-    sender = packets.space.gather(at + _HEAD, _SENDER_INFO).view(_SENDER)[:, 0]
-    block = packets.space.gather(at + _fixed(kind) + _BLOCK * number, _BLOCK).view(_REPORT)[:, 0]
-    cumulative = block["lost_high"].astype(np.int64) * 65536 + block["lost_low"]  # 24 bits, signed
-    in_block = {
-        "about_ssrc": block["ssrc"], "fraction_lost": block["fraction"] / 256, "cumulative_lost": cumulative,
-        "highest_sequence": block["highest"], "jitter": block["jitter"], "last_sr": block["last_sr"],
-        "delay_since_sr": block["delay"],
-    }
-    data = pl.DataFrame({
-        "packet": packet, "ts_ns": packets.ts[packet], "flow": packets.flow[packet], "sender_ssrc": _native(ssrc),
-        "packet_type": kind, "sender_packets": _native(sender["packets"]), "sender_ntp": _native(sender["ntp"]),
-        **{name: _native(column) for name, column in in_block.items()}, "told": told, "sent": sent,
-    }).with_columns(
-        *(pl.when("told").then(pl.col(name)).alias(name) for name in in_block),
-        *(pl.when("sent").then(pl.col(name)).alias(name) for name in ("sender_packets", "sender_ntp")),
-        point=pl.Series(list(tables.points), dtype=pl.String).gather(packets.points(packet)),
-        source=addresses(packets, packet, packets.src), destination=addresses(packets, packet, packets.dst),
-    )
-    return data.select(pl.col(name).cast(dtype) for name, dtype in schema(RtcpReport).items())
-
-
-def _native(column: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    return np.ascontiguousarray(column.astype(column.dtype.newbyteorder("=")))
+    reports = rtcp_calls.with_calls(tables, reports)
+    packets = tables.packets
+    # What was cut could not be checked to its end: in a call with SRTP it is taken for encrypted.
+    secret = reports["secure"] & pl.Series(packets.flags[reports["packet"].to_numpy()] & CUT > 0)
+    if secret.any():
+        note(tables, "rtcp", "RTCP of a call with SRTP, cut by the snap length: not read",
+             reports.filter(secret)["packet"].unique().to_numpy())
+        reports = reports.filter(~secret)
+    return reports.select(list(schema(RtcpReport)))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.decode import rtp as header
-from netdiag.tables import rtp_binding, rtp_groups, rtp_stats
+from netdiag.tables import rtp_binding, rtp_groups, rtp_lines, rtp_stats
 from netdiag.tables.packets import FORWARD, FRAGMENT, IPV6, KIND_RTP, REASSEMBLED
 from netdiag.tables.schema import U8, U16, U32, empty, schema
 
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from netdiag.tables import Tables
     from netdiag.tables.packets import Packets
 
+RTCP_HEADER = 8
+"""Bytes of an RTCP packet up to its first SSRC (RFC 3550 §6.4.1)."""
 BLOCK = 1 << 19
 """Packets in one block; a flow with more is a block of its own (practice: 40 MB of working memory)."""
+LONE = 2
+"""Packets of a stream that say too little about it (practice: noise seldom repeats an SSRC)."""
 U32s = npt.NDArray[np.uint32]
 I64s = npt.NDArray[np.int64]
 F64s = npt.NDArray[np.float64]
@@ -87,14 +91,16 @@ class RtpStream:
     call: U32 | None
     """Call row it belongs to, where bound."""
     call_id: str | None
-    binding: str
-    """How it was bound: "sdp" (destination is the advertised address and port), "sdp-port-source" (source is),
-    "symmetric" (reverse of a bound stream), "" (not bound)."""
+    bound_by: str
+    """How it was bound: "sdp" (its destination, else its source, is an address and port of SDP), "ice" (a candidate,
+    or where connectivity checks of these descriptions come from), "comedia" (the opposite direction of a bound stream,
+    or from the address in SDP to where packets for it come from: RFC 4961, RFC 7362), "rtcp" (reports of the call
+    name its SSRC), "heuristic" (no other call of these hosts has this time and payload type), "" (not bound)."""
     sender: str | None
     """"caller" or "callee" when bound."""
     media_index: U16 | None
     heuristic: bool
-    """True when no signalling names it and it was recognised by its header sequence alone."""
+    """True when it belongs to no call and was recognised by its header sequence alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,12 @@ class RtcpReport:
     """LSR: ``sender_ntp`` of the last SR that the reporter received about this source, 0 when it received none."""
     delay_since_sr: U32 | None
     """DLSR in 1/65536 s; round trip = arrival of this report - LSR - DLSR (RFC 3550 §6.4.1), seen at the source."""
+    call: U32 | None
+    """Call row it belongs to, where bound."""
+    call_id: str | None
+    bound_by: str
+    """"sdp" (from or to an RTCP address and port of SDP, candidates of ICE included), "rtcp" (it names the SSRC of a
+    stream of the call that its host sends or receives), "" (not bound)."""
 
 
 @dataclass(slots=True)
@@ -142,7 +154,7 @@ class RtpSeries:
 def series(tables: Tables, stream: RtpStream) -> RtpSeries:
     """The packets of ``stream``: for detectors that look at the few streams which survived a filter."""
     packets = tables.packets
-    rows, fields = _read(packets, candidates(packets, packets.flow_rows(stream.flow)))
+    rows, fields, _ = _read(packets, candidates(packets, packets.flow_rows(stream.flow)))
     forward = packets.flags[stream.first_packet] & FORWARD
     mine = (fields.ssrc == stream.ssrc) & (packets.flags[rows] & FORWARD == forward)
     rows = rows[mine]
@@ -153,21 +165,30 @@ def series(tables: Tables, stream: RtpStream) -> RtpSeries:
 def build(tables: Tables) -> pl.DataFrame:
     """All RTP streams of all points, in order of their first packet."""
     packets = tables.packets
-    said: rtp_binding.Advertised | None = None
+    binder = rtp_binding.Binder(tables)
     found = []
+    reports: list[U32s] = []
     for places in flow_blocks(packets):
         rows = candidates(packets, places)
-        short = (packets.length[rows] < header.HEADER) & (packets.wire[rows] >= header.HEADER)
-        note(tables, "rtp", "packet captured shorter than the RTP header", rows[short])
-        rows, fields = _read(packets, rows)
+        short = packets.length[rows] < header.HEADER
+        note(tables, "rtp", "packet captured shorter than the RTP header",
+             rows[short & (packets.wire[rows] >= header.HEADER)])
+        reports.append(rows[short])
+        rows, fields, other = _read(packets, rows)
+        reports.append(other)
         if len(rows):
-            said = said or rtp_binding.advertised(tables)
-            block = _block(tables, said, rows, fields)
+            block = _block(tables, binder, rows, fields)
             if block is not None:
                 found.append(block)
+    # The pass over all packets has shown which are RTCP: nobody needs to look at them again.
+    tables.__dict__.setdefault("rtcp_rows", rtcp_rows(packets, np.concatenate([*reports, np.zeros(0, np.uint32)])))
     if not found:
         return empty(RtpStream)
-    streams = pl.concat(found).sort("first_packet").with_row_index("stream")
+    streams = pl.concat(found)
+    if binder.guessed:
+        from netdiag.tables import rtp_leftover
+        streams = rtp_leftover.uncrowded(streams)
+    streams = streams.sort("first_packet").with_row_index("stream")
     return streams.select(pl.col(name).cast(dtype) for name, dtype in schema(RtpStream).items())
 
 
@@ -189,6 +210,18 @@ def candidates(packets: Packets, rows: U32s) -> U32s:
     return np.asarray(rows[~loose], np.uint32)
 
 
+def all_candidates(packets: Packets) -> U32s:
+    """Candidates of the whole capture."""
+    return np.concatenate([np.zeros(0, np.uint32), *(candidates(packets, np.arange(
+        begin, min(begin + BLOCK, packets.n), dtype=np.uint32)) for begin in range(0, packets.n, BLOCK))])
+
+
+def rtcp_rows(packets: Packets, rows: U32s) -> U32s:
+    """Those of ``rows`` that start like RTCP and were captured as far as its header goes, ascending."""
+    rows = np.sort(rows[packets.length[rows] >= RTCP_HEADER])
+    return rows[header.looks_rtcp(packets.head(rows, 2)[:, 1])]
+
+
 def note(tables: Tables, table: str, reason: str, rows: U32s) -> None:
     """Counts odd packets, file by file."""
     capture = tables.packets.locate(rows)[0]
@@ -197,16 +230,19 @@ def note(tables: Tables, table: str, reason: str, rows: U32s) -> None:
         tables.anomaly_log.add(table, reason, int(mine[0]), len(mine))
 
 
-def _read(packets: Packets, rows: U32s) -> tuple[U32s, header.RtpHeaders]:
-    """RTP packets among candidates and their headers: without RTCP and what is shorter than its own header."""
+def _read(packets: Packets, rows: U32s) -> tuple[U32s, header.RtpHeaders, U32s]:
+    """RTP packets among candidates and their headers, without what is shorter than its own header; and RTCP."""
     rows = rows[packets.length[rows] >= header.HEADER]
     data = packets.head(rows, header.HEADER)
     fields = header.headers(data)
-    good = ~header.looks_rtcp(data[:, 1]) & (packets.wire[rows] >= fields.minimum)
-    return (rows, fields) if good.all() else (rows[good], fields.take(np.flatnonzero(good)))
+    reports = header.looks_rtcp(data[:, 1])
+    good = ~reports & (packets.wire[rows] >= fields.minimum)
+    if good.all():
+        return rows, fields, rows[:0]
+    return rows[good], fields.take(np.flatnonzero(good)), rows[reports]
 
 
-def _block(tables: Tables, said: rtp_binding.Advertised, rows: U32s, fields: header.RtpHeaders) -> pl.DataFrame | None:
+def _block(tables: Tables, binder: rtp_binding.Binder, rows: U32s, fields: header.RtpHeaders) -> pl.DataFrame | None:
     """Streams of one block of packets: group, bind, drop what is not believed, measure. None without any."""
     packets = tables.packets
     order, start = rtp_groups.group(packets.flow[rows], packets.flags[rows] & FORWARD > 0, fields.ssrc)
@@ -214,39 +250,47 @@ def _block(tables: Tables, said: rtp_binding.Advertised, rows: U32s, fields: hea
         rows, fields = rows[order], fields.take(order)
     first = rows[start]
     last = rows[start + rtp_stats.sizes(start, len(rows)) - 1]
-    streams = rtp_binding.bind(pl.DataFrame({
-        "stream": np.arange(len(start), dtype=np.uint32), "flow": packets.flow[first],
-        "forward": packets.flags[first] & FORWARD > 0, "first_ns": packets.ts[first], "last_ns": packets.ts[last],
-        "to": rtp_binding.endpoint_keys(packets, first, destination=True),
-        "from": rtp_binding.endpoint_keys(packets, first, destination=False),
-    }), said)
-    bound = streams["line"].is_not_null().to_numpy()
-    believed = bound | rtp_groups.proven(start, fields, ~bound)
+    seen = rtp_binding.Seen(
+        packets.flow[first], packets.flags[first] & FORWARD > 0, fields.ssrc[start], packets.ts[first],
+        packets.ts[last], rtp_lines.endpoint_keys(packets, first, destination=True),
+        rtp_lines.endpoint_keys(packets, first, destination=False), first)
+    bound = binder.bind(seen)
+    believed = bound.call >= 0
+    # noise to a media port: a packet or two with an SSRC of their own and a payload type that nobody agreed on
+    few = np.flatnonzero(believed & (rtp_stats.sizes(start, len(rows)) <= LONE) & (bound.media >= 0))
+    if len(few):
+        known = np.isin(bound.media[few], binder.formats.places // 256)
+        believed[few] = ~known | binder.formats.has(bound.media[few], fields.payload_type[start[few]])
+    believed |= rtp_groups.proven(start, fields, ~believed)
     if not believed.all():
-        kept = np.flatnonzero(np.repeat(believed, rtp_stats.sizes(start, len(rows))))
-        size = rtp_stats.sizes(start, len(rows))[believed]
+        size = rtp_stats.sizes(start, len(rows))
+        mine = np.repeat(believed, size)
+        note(tables, "rtp", "starts like RTP, but its sequence numbers are those of no stream", rows[~mine])
+        kept = np.flatnonzero(mine)
+        size = size[believed]
         rows, fields, start = rows[kept], fields.take(kept), np.cumsum(size) - size
-        streams = streams.filter(believed)
+        seen, bound = seen.take(believed), bound.take(believed)
     if not len(start):
         return None
-    return _measure(packets, tables.points, said, streams, rows, fields, start)
+    types = rtp_groups.payload_types(start, fields.payload_type)
+    index = binder.settle(seen, bound, types.common)
+    return _measure(tables, binder, bound, rows, fields, start, types).with_columns(
+        pl.Series("flow", seen.flow), pl.Series("media_index", index, dtype=pl.Int64).replace(-1, None))
 
 
-def _measure(packets: Packets, points: tuple[str, ...], said: rtp_binding.Advertised, streams: pl.DataFrame,
-             rows: U32s, fields: header.RtpHeaders, start: I64s) -> pl.DataFrame:
-    """Columns of RtpStream, except its number, for packets that stand stream by stream."""
+def _measure(tables: Tables, binder: rtp_binding.Binder, bound: rtp_binding.Bound, rows: U32s,
+             fields: header.RtpHeaders, start: I64s, types: rtp_groups.PayloadTypes) -> pl.DataFrame:
+    """Columns of RtpStream, except its number, flow and media line, for packets that stand stream by stream."""
+    packets = tables.packets
     ts = packets.ts[rows]
     size = rtp_stats.sizes(start, len(rows))
     first, last = rows[start], rows[start + size - 1]
-    types = rtp_groups.payload_types(start, fields.payload_type)
-    streams = streams.with_columns(payload_type=types.common)
-    codec = rtp_binding.codecs(streams, said)
+    codec = binder.formats.codecs(bound.media, types.common)
     order = rtp_stats.sequence_statistics(start, fields.sequence)
-    event, rate = rtp_binding.event_types(streams, said), codec["clock_rate"].to_numpy()
+    event, rate = binder.formats.event_types(bound.media), codec["clock_rate"].to_numpy()
     mean, highest = _jitter(start, ts, fields, order, event, rate)
-    return streams.select("flow", "call", "call_id", "binding", "sender", media_index="index",
-                          payload_type="payload_type").with_columns(
-        *codec, point=_names(np.array(points), packets.points(first)),
+    return codec.with_columns(
+        *binder.names(bound), payload_type=types.common, point=_names(np.array(tables.points), packets.points(first)),
         source=addresses(packets, first, packets.src), source_port=packets.sport[first],
         destination=addresses(packets, first, packets.dst), destination_port=packets.dport[first],
         ssrc=fields.ssrc[start], payload_types=types.used, packets=size, expected=order.expected, lost=order.lost,
@@ -255,7 +299,7 @@ def _measure(packets: Packets, points: tuple[str, ...], said: rtp_binding.Advert
         max_delta_ms=rtp_stats.max_delta_ms(start, ts), first_ns=ts[start], last_ns=ts[start + size - 1],
         first_packet=first, last_packet=last, wire_bytes=np.add.reduceat(packets.wire[rows], start, dtype=np.int64),
         marker_packets=np.add.reduceat(fields.marker, start, dtype=np.int64),
-        dscp=rtp_groups.dscp(packets, first), heuristic=pl.col("binding") == "",
+        dscp=rtp_groups.dscp(packets, first), heuristic=bound.call < 0,
     )
 
 

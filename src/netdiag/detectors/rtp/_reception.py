@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from netdiag.model import times
 from netdiag.tables import Tables
 from netdiag.tables.rtp import RtcpReport, RtpStream
 from netdiag.tables.schema import rows
@@ -66,6 +67,17 @@ class Reception:
                     "reception (RFC 3550 §6.4)", tuple(r.packet for r in reports),
                     "the receiver itself says that nothing arrives")
 
+    def stands_still(self, sent: RtpStream, own: RtpStream, start_ns: int, end_ns: int) -> Fact | None:
+        """Reports of the host that sends ``own`` name ``sent`` again and again, and its highest number stays the same.
+        """
+        about = _between((r for r in self._about[sent.point, sent.ssrc] if r.source == own.source), start_ns, end_ns)
+        highest = [r.highest_sequence or 0 for r in about]
+        if len(about) < 2 or max(highest) != min(highest):
+            return None
+        return Fact(f"{len(about)} reports of the receiver name one highest sequence number, {highest[0]} (RFC 3550 "
+                    "§6.4.1): nothing reaches it any more", tuple(r.packet for r in about),
+                    "the receiver's reports stand still")
+
     def hears_something(self, own: Sequence[RtpStream], start_ns: int, end_ns: int) -> bool:
         """Reports of the side that sends ``own`` have a reception block: audio reaches it."""
         return any(r.about_ssrc is not None for r in self._reports(own, start_ns, end_ns))
@@ -85,7 +97,7 @@ class Reception:
                                           stream.destination_port] if start_ns <= e[0] <= end_ns]
         if not errors:
             return None
-        return Fact(f"ICMP {errors[0][2]} from {errors[0][3]}, {len(errors)} times, about packets to "
+        return Fact(f"ICMP {errors[0][2]} from {errors[0][3]}, {times(len(errors))}, about packets to "
                     f"{stream.destination}:{stream.destination_port}", tuple(e[1] for e in errors[:3]),
                     "ICMP says that the packets are not delivered")
 
