@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from netdiag.decode.sdp_sections import Crypto, comparable, is_secure, parse
+from netdiag.decode.sdp_sections import comparable, is_secure, parse
 
 HEAD = b"v=0\r\no=- 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
 
@@ -34,7 +34,7 @@ def test_keys_and_roles() -> None:
                         b"m=video 4002 RTP/SAVP 99\r\na=setup:Passive\r\na=curr:qos local none\r\n")
     audio, video = said.sections
     assert (said.version, said.whole) == (3, True)
-    assert audio.crypto == (Crypto("2", "AES_CM_128_HMAC_SHA1_80"),)
+    assert [(c.tag, c.suite) for c in audio.crypto] == [("2", "AES_CM_128_HMAC_SHA1_80")]
     assert (audio.setup, audio.fingerprint, audio.preconditions) == ("actpass", True, False)
     assert (video.setup, video.crypto, video.preconditions) == ("passive", (), True)
     assert audio.mapping() == {8: "pcma/8000", 101: "telephone-event/8000"}

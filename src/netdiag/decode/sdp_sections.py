@@ -19,10 +19,12 @@ _DECISIVE = {
 
 
 class Crypto(NamedTuple):
-    """One a=crypto line (RFC 4568 §4); its key is not kept."""
+    """One a=crypto line (RFC 4568 §4)."""
 
     tag: str
     suite: str
+    parameters: str
+    """Key and session parameters (``decode.srtp.crypto`` reads them); never to be shown."""
 
 
 class Section(NamedTuple):
@@ -133,7 +135,8 @@ def _extras(text: str) -> _Extras:
         elif name == "crypto":
             words = value.split(None, 2)
             if len(words) == 3 and len(crypto) < sdp.MEDIA_LIMIT:
-                crypto.append(Crypto(words[0][: sdp.WORD_LIMIT], words[1][: sdp.WORD_LIMIT]))
+                crypto.append(Crypto(words[0][: sdp.WORD_LIMIT], words[1][: sdp.WORD_LIMIT],
+                                     words[2][: sdp.MEMO_BYTES]))
         elif name == "fingerprint":
             fingerprint = True
         elif name == "setup":

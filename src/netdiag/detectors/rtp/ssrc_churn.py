@@ -40,6 +40,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_sources
 from netdiag.tables.addresses import realm
@@ -48,7 +49,7 @@ PATTERN = Pattern(
     id="RTP-SSRC-CHURN",
     title="RTP sources are mixed up at one port",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("srtp-keys-disagree",),
     needs=("rtp", "calls", "media", "sip"),
     references=(Reference("RFC 3550 §5.1, §8.2"), Reference("RFC 7362 §4"), Reference("RFC 5576")),
     filter="rtp || sip.Method == \"INVITE\"",
@@ -87,9 +88,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     audio = streams.filter((pl.col("clock_rate") < 90_000) & (pl.col("codec").str.to_lowercase() != "rtx"))
     signs = [*_in_turns(tables, audio, settings), *_changes(tables, audio, settings), *_both_ways(tables, audio)]
     if not signs:
-        return clear(f"{streams.height} RTP streams: none shares a port with another in turns, and no source changes "
-                     "often")
-    return found([_occurrence(tables, sign) for sign in signs], population="streams")
+        return clear(f"{number_of(streams.height, 'RTP streams')}: none shares a port with another in turns, and no "
+                     "source changes often")
+    return found([_occurrence(tables, sign) for sign in signs], population="receiving ports")
 
 
 def _in_turns(tables: Tables, audio: pl.DataFrame, settings: dict[str, float]) -> Iterator[_Sign]:

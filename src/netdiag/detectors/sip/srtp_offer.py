@@ -35,6 +35,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.offer_answer import exchanges
@@ -43,7 +44,7 @@ PATTERN = Pattern(
     id="SIP-SRTP-OFFER",
     title="No agreement on media encryption",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("srtp-keys-disagree",),
     needs=("media", "sip", "calls", "transactions", "packets"),
     references=(Reference("RFC 3264 §6"), Reference("RFC 4568 §5.1.2, §6.1"), Reference("RFC 5763 §5"),
                 Reference("RFC 4145 §4.1"), Reference("RFC 8643")),
@@ -83,8 +84,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         faults += {(m.party, m.kind): m for m in reversed(list(found_))}.values()
     total = some["call"].n_unique()
     if not faults:
-        return clear(f"{total} calls with SRTP in their SDP; {len(chosen)} calls read, all agree on profile, keys and "
-                     "roles or were refused for another reason")
+        return clear(f"{number_of(total, 'calls')} with SRTP in their SDP; {len(chosen)} of them read, all agree on "
+                     "profile, keys and roles or were refused for another reason")
     examined = Counter(media.select("signalling_source", "call_id").unique()["signalling_source"].to_list())
     return found([_occurrence(tables, m, i < DETAILED) for i, m in enumerate(faults)], population="calls",
                  examined={(host, kind): n for host, n in examined.items() for kind in {m.kind for m in faults}})
