@@ -55,15 +55,18 @@ def start(
     port: int = 5060,
     rtp_ports: str = "16384-16484",
     codec: str = "gsm",
+    modules: Sequence[str] = (),
+    registration_s: int = 3600,
     account: str = "",
     commands: Sequence[str] = (),
     seconds: int | None = None,
 ) -> Process:
     """Start a softphone that registers ``user@domain`` through ``proxy`` (``host:port``); return its process.
 
-    ``codec`` is a baresip codec module and the only codec offered. ``account`` holds further account parameters
-    (``;answermode=auto``), ``commands`` run at start (``/dial sip:...``); after ``seconds`` it hangs up,
-    unregisters and ends. Configuration and log are kept in ``workdir/baresip-USER``.
+    ``codec`` is a baresip codec module and the only codec offered, ``modules`` are further ones. ``registration_s`` 0
+    means that it does not register. ``account`` holds further account parameters (``;answermode=auto``),
+    ``commands`` run at start (``/dial sip:...``); after ``seconds`` it hangs up, unregisters and ends. Configuration
+    and log are kept in ``workdir/baresip-USER``.
     """
     directory = workdir / f"baresip-{user}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -75,11 +78,11 @@ def start(
             rtp_ports=rtp_ports,
             interface=interface,
             modules=_modules(),
-            codecs=f"module {codec}.so",
+            codecs="\n".join(f"module {name}.so" for name in (codec, *modules)),
         )
     )
     (directory / "accounts").write_text(
-        f'<sip:{user}@{domain}>;outbound="sip:{proxy}";auth_pass=lab;regint=3600{account}\n'
+        f'<sip:{user}@{domain}>;outbound="sip:{proxy}";auth_pass=lab;regint={registration_s}{account}\n'
     )
     (directory / "contacts").write_text("")
     argv = ["baresip", "-4", "-f", str(directory)]

@@ -30,6 +30,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, sdp_holds
 from netdiag.tables.calls import Call
@@ -40,7 +41,7 @@ PATTERN = Pattern(
     id="RTP-HOLD-STUCK",
     title="A call stays on hold after it was taken back",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("session-timer-call-drop",),
     needs=("calls", "media", "sip", "transactions", "rtp", "quality"),
     references=(Reference("RFC 3264 §6.1, §8.4"), Reference("RFC 6337 §5.3"), Reference("RFC 3261 §14.1")),
     filter="sdp || sip.Status-Code == 491 || sip.Status-Code == 488",
@@ -69,17 +70,19 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     held = answered.filter(pl.col("call").is_in(oneway.unique().implode())).head(CALLS)
     by_call = sdp_holds.of_calls(tables, held["call"].to_list())
     ends: dict[str, int] = dict(tables.quality.select("point", "last_ns").iter_rows())
-    occurrences = []
+    found_in: dict[tuple[str, int], list[tuple[Call, Exchange, Exchange, int]]] = {}
     for call in rows(held, Call):
         end = call.end_ns or ends[call.point]
         lines = by_call.get(call.call, [])
         for index in sorted({x.index for x in lines}):
             stuck = _stuck([x for x in lines if x.index == index], call, end, int(settings["min_time"] * 1e9))
             if stuck:
-                occurrences.append(_occurrence(tables, call, *stuck))
+                found_in.setdefault((call.call_id, index), []).append((call, *stuck))
+    # A call that several points show is one; who answered first is nearest to where the answer comes from.
+    occurrences = [_occurrence(tables, *sorted(seen, key=lambda s: s[2].ts_ns)) for seen in found_in.values()]
     if not occurrences:
-        return clear(f"{answered.height} answered calls, {held.height} with an offer of one direction: none stays on "
-                     "hold after it was taken back")
+        return clear(f"{number_of(answered.height, 'answered calls')}, {held.height} with an offer of one direction: "
+                     "none stays on hold after it was taken back")
     return found(occurrences, population="calls", examined={o.group: held["call_id"].n_unique() for o in occurrences})
 
 
@@ -110,7 +113,9 @@ def _stuck(lines: list[Exchange], call: Call, end: int, least: int) -> tuple[Exc
     return (holds[failed.offerer], failed, until) if until - failed.ts_ns > least else None
 
 
-def _occurrence(tables: Tables, call: Call, hold: Exchange, failed: Exchange, until: int) -> Occurrence:
+def _occurrence(tables: Tables, first: tuple[Call, Exchange, Exchange, int],
+                *others: tuple[Call, Exchange, Exchange, int]) -> Occurrence:
+    call, hold, failed, until = first
     holder, other = failed.offerer, "callee" if failed.offerer == "caller" else "caller"
     what = f"answers {failed.answered}" if failed.answer else f"refuses with {failed.status}"
     seconds = (until - failed.ts_ns) / 1e9
@@ -123,6 +128,9 @@ def _occurrence(tables: Tables, call: Call, hold: Exchange, failed: Exchange, un
         confidence = Confidence.CONFIRMED
         reasons.append(f"from then on RTP comes from the {'callee' if silent == 'caller' else 'caller'} only")
         cited.append(heard)
+    if others:
+        reasons.append(f"the same at {', '.join(sorted({other.point for other, *_ in others}))}")
+        cited += [x.packet for _, _, again, _ in others for x in (again.offer, again.answer) if x]
     host = failed.answer.signalling_source if failed.answer else call.callee if other == "callee" else call.caller
     return Occurrence(
         subject=call.call_id, group=(host, what),

@@ -35,6 +35,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, media_activity
 from netdiag.tables.sip_details import details
@@ -43,7 +44,7 @@ PATTERN = Pattern(
     id="RTP-TIMEOUT-BYE",
     title="A call is released by a media timer",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("session-timer-call-drop",),
     needs=("calls", "sip", "rtp", "rtcp"),
     references=(Reference("RFC 3326"), Reference("RFC 6263"), Reference("RFC 4028 §10")),
     filter="sip.Method == \"BYE\" || rtp",
@@ -80,7 +81,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = [_occurrence(tables, row, row["text"]) for row in by_reason.iter_rows(named=True)]
     occurrences += [_occurrence(tables, row, "") for row in rest.iter_rows(named=True)]
     if not occurrences:
-        return clear(f"{ended.height} answered calls ended with a BYE: none names a media timer, and no "
+        return clear(f"{number_of(ended.height, 'answered calls')} ended with a BYE: none names a media timer, and no "
                      f"{settings['same_calls']:g} of them have the same silence before it")
     releasers = ended.select(pl.when(pl.col("bye_by") == "caller").then("caller").otherwise("callee").alias("by"))
     tally = dict(releasers.group_by("by").len().iter_rows())

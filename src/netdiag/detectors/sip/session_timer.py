@@ -7,8 +7,8 @@ response, BYE follows at once (§10), as a rule at half the time. An INVITE with
 Min-SE and must be repeated with that (§6); clients that repeat their own value never get through.
 
 **What lifts the suspicion.** The 2xx names the refresher, and it stays silent; or the refresh is seen and fails
-(probable). Three calls with a known, silent refresher that end at the same constant, or a refresh that another capture
-point shows and this one lacks (confirmed).
+(probable). Three calls with a known, silent refresher that end at the same constant, or a refresh that one capture
+point shows and another lacks (confirmed).
 
 **What looks alike and is not it.** Somebody hangs up: at any time, with cause 16, or as the refresher itself before the
 end. A 2xx without Session-Expires: there is no timer. A call that was refreshed dies of something else. A re-INVITE
@@ -35,6 +35,8 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -55,7 +57,7 @@ PATTERN = Pattern(
     id="SIP-SESSION-TIMER",
     title="Call cut at a fixed time: its session timer is not refreshed",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("session-timer-call-drop",),
     needs=("calls", "transactions", "sip"),
     references=(Reference("RFC 4028 §4–7, §9, §10"),),
     filter="sip.Session-Expires || sip.Method == \"BYE\" || sip.Status-Code == 422",
@@ -110,16 +112,24 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     deaths = [replace(d, reason=reason or "") for d, reason in zip(deaths, said, strict=True)]
     deaths = [d for d in deaths if d.kind == FAILED or not any(w in d.reason.lower() for w in ("duration", "limit"))]
     same = Counter((d.call.point, d.interval, round(d.call.gap_s)) for d in deaths if d.kind == SILENT)
+    unseen: defaultdict[str, list[_Death]] = defaultdict(list)
+    failed = {d.call.call_id: d for d in deaths if d.kind == FAILED}
+    for d in deaths:
+        if d.kind == SILENT and d.call.call_id in failed:
+            unseen[d.call.call_id].append(d)
+    deaths = [d for d in deaths if d.kind == FAILED or d.call.call_id not in failed]
     near = {(d.call.call_id, d.call.point): sum(same[d.call.point, d.interval, round(d.call.gap_s) + i]
                                                 for i in (-1, 0, 1)) for d in deaths}
     deaths = [d for d in deaths if d.kind != SILENT or "cause=16" not in d.reason.replace(" ", "")
               or near[d.call.call_id, d.call.point] >= CLUSTER]
-    occurrences = [_occurrence(tables, d, near[d.call.call_id, d.call.point], i < DETAILED)
+    occurrences = [_occurrence(tables, d, near[d.call.call_id, d.call.point], i < DETAILED, unseen[d.call.call_id])
                    for i, d in enumerate(deaths)] + small
     if not occurrences:
-        return clear(f"{len(calls)} calls with a session timer; none ends when it says, and none fails to refresh it")
+        return clear(f"{number_of(len(calls), 'calls')} with a session timer; none ends when it says, and none fails "
+                     "to refresh it")
+    examined = max(len({c.call_id for c in calls}), 1)
     return found(occurrences, population="calls with a session timer",
-                 examined={o.group: max(len(calls), 1) for o in occurrences if o.group[0] != INTERVAL})
+                 examined={o.group: examined for o in occurrences if o.group[0] != INTERVAL})
 
 
 def _death(call: TimedCall, tried: Attempt | None, tolerance: float) -> _Death | None:
@@ -136,7 +146,8 @@ def _death(call: TimedCall, tried: Attempt | None, tolerance: float) -> _Death |
     return _Death(call, interval, SILENT if tried is None else FAILED, tried, early or end)
 
 
-def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool) -> Occurrence:
+def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool, unseen: list[_Death]) -> Occurrence:
+    """``unseen``: the same call at points where its refresh is not seen."""
     call, tried, known = d.call, d.tried, refresher(d.call)
     sip = tables.sip
     cited = [call.reset_message, call.bye_message]
@@ -146,15 +157,19 @@ def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool) -> Occurr
     if tried is not None:
         confidence = Confidence.PROBABLE
         answer = "no response" if tried.status is None else f"answered {tried.status}"
-        reasons.append(f"{tried.method} of {tried.client} {(tried.first_ns - call.reset_ns) / 1e9:.1f} s after it is "
-                       f"sent {tried.sends} times, {answer}")
+        reasons.append(f"{tried.client} sends {tried.method} {times(tried.sends)}, "
+                       f"{(tried.first_ns - call.reset_ns) / 1e9:.1f} s after that 2xx: {answer}")
         cited += [*tried.request_messages, *tried.response_messages]
+        if unseen:
+            confidence = Confidence.CONFIRMED
+            reasons.append(f"it is not seen at {', '.join(sorted({u.call.point for u in unseen}))}")
+            cited += [m for u in unseen for m in (u.call.reset_message, u.call.bye_message)]
     else:
         if known:
             confidence = Confidence.PROBABLE if alike < CLUSTER else Confidence.CONFIRMED
             reasons.append(f"{known} is the refresher, and no re-INVITE or UPDATE of it is seen")
         if alike >= CLUSTER:
-            reasons.append(f"{alike} calls end so")
+            reasons.append(f"{alike} calls end like that")
         elsewhere = _seen_elsewhere(tables, call) if detailed else []
     if elsewhere:
         confidence = Confidence.CONFIRMED
@@ -173,8 +188,8 @@ def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool) -> Occurr
         alternatives=(Alternative("somebody hangs up at that moment", "" if alike >= CLUSTER else
                                   "one call alone may end at any time", f"{alike} calls end at the same time"
                                   if alike >= CLUSTER else "the refresh has failed before" if tried else ""),
-                      Alternative("the refresh takes another path, past this capture", "" if tried else
-                                  "no refresh is seen", "it is seen" if tried or elsewhere else "")))
+                      *(() if tried or elsewhere else (Alternative(
+                          "the refresh takes another path, past this capture", "no refresh is seen", ""),))))
 
 
 def _seen_elsewhere(tables: Tables, call: TimedCall) -> list[int]:
