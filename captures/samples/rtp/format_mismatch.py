@@ -1,11 +1,12 @@
 """Samples of RTP-FORMAT-MISMATCH: what a phone sends, and what the gateway asked for."""
 
 from _craft.network import Wire
-from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth
+from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, packet
 from _craft.sip import Dialog
 
 OFFER, ANSWER = {97: "iLBC/8000", 0: "PCMU/8000"}, {98: "iLBC/8000"}
-HIT_FRAMES = {"hit": [4, 6, 27], "hit_after_change": [25, 33, 48], "hit_clock": [6, 65]}
+HIT_FRAMES = {"hit": [4, 6, 27], "hit_after_change": [25, 33, 48], "hit_clock": [6, 65],
+              "hit_as_events": [4, 6, 27]}
 
 
 def _call(formats: dict[int, str], answer: dict[int, str], seconds: float = 2.5) -> tuple[Wire, float]:
@@ -46,6 +47,35 @@ def hit_clock():
     """G.722 with time stamps of 16000 Hz."""
     wire, at = _call({9: "G722/8000"}, {9: "G722/8000"}, 5.5)
     forth(wire, at + 0.02, 5.4, payload=lambda i: 9, clock=16000)
+    return wire.sorted()
+
+
+def _numbers(size: int) -> list:
+    """iLBC is 96 and events are 101 to the phone, 98 and 96 to the gateway; the phone sends 96."""
+    wire, at = _call({96: "iLBC/8000", 101: "telephone-event/8000"}, {98: "iLBC/8000", 96: "telephone-event/8000"})
+    forth(wire, at + 0.02, 2.0, payload=lambda i: 96, size=size)
+    return wire.sorted()
+
+
+def hit_as_events():
+    """Audio, with the number that the gateway gave to events."""
+    return _numbers(50)
+
+
+def near_miss_real_events():
+    """Condition: longer than an event. Four bytes may be one, and the number is the gateway's for it."""
+    return _numbers(4)
+
+
+def near_miss_another_line():
+    """Condition: one media line. 96 is video to the phone, and events to the gateway's audio line."""
+    video = "m=video 16200 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=sendonly\r\n"
+    theirs = "m=video 16202 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=recvonly\r\n"
+    wire, event = Wire(), "telephone-event/8000"
+    at = call(wire, 2.5, body(PHONE, PORT, {0: "PCMU/8000", 101: event}, "sendonly", extra=video), body(
+        GATEWAY, GATEWAY_PORT, {0: "PCMU/8000", 96: event}, "recvonly", extra=theirs))
+    for i in range(60):
+        wire.udp(at + 0.02 + i / 25, PHONE, 16200, GATEWAY, 16202, packet(i, 3600 * i, 7, 96, data=b"\x10" * 200))
     return wire.sorted()
 
 

@@ -92,6 +92,36 @@ def event_types(tables: Tables, row: dict[str, Any], receiver_only: bool = False
                    if codec.lower().startswith("telephone-event")})
 
 
+def as_events(tables: Tables, bound: pl.DataFrame) -> pl.DataFrame:
+    """Those of ``bound`` with a payload type that means a codec to their sender and telephone-event to their receiver.
+
+    ``number`` is that payload type; a stream may come several times. Both meanings are of the media line to whose port
+    the stream goes: another line may use the number for something else.
+    """
+    several = bound.filter(pl.col("payload_types").list.max() >= 96)
+    lines = _lines(tables).filter(pl.col("call").is_in(several["call"].unique().implode())
+                                  & (pl.col("payload_types").list.len() == pl.col("codecs").list.len()))
+    said = lines.select("call", "side", "index", "port", number="payload_types", codec="codecs").explode(
+        "number", "codec").filter(pl.col("codec") != "")
+    event = pl.col("codec").str.to_lowercase().str.starts_with("telephone-event")
+    used = several.with_columns(side=_receiver(), number="payload_types").explode("number").with_columns(
+        pl.col("number").cast(said.schema["number"]))
+    events = said.filter(event).select("call", "side", "number", "index", destination_port="port").unique()
+    used = used.join(events, on=["call", "side", "number", "destination_port"], maintain_order="left")
+    used = used.with_columns(side=pl.col("sender"))
+    return used.join(said.filter(~event), on=["call", "side", "number", "index"], how="semi").drop("side", "index")
+
+
+def too_long(tables: Tables, packets: rtp_packets.U32) -> rtp_packets.Mask:
+    """Which of these RTP packets, as far as they have no extension, are longer than one event can be.
+
+    An event has four bytes (RFC 4733 §2.3). The tag of SRTP has ten (RFC 3711 §5.2), and a key index may follow it.
+    """
+    plain: rtp_packets.Mask = (tables.packets.head(packets, 1)[:, 0] & 0x3F) == 0
+    long: rtp_packets.Mask = tables.packets.length[packets] > header.HEADER + 4 + 14
+    return plain & long
+
+
 def clocks(tables: Tables, streams: pl.DataFrame, ratios: tuple[float, ...], error: float) -> pl.DataFrame:
     """Those of ``streams`` whose time stamps run at one of ``ratios`` of the agreed rate; ``measured``, ``ratio``.
 

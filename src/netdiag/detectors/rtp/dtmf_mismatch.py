@@ -36,6 +36,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_events, rtp_formats, sip_bodies
 from netdiag.tables.rtp_events import Event
@@ -44,7 +45,7 @@ PATTERN = Pattern(
     id="RTP-DTMF-MISMATCH",
     title="DTMF digits are sent in a way that the receiver does not understand",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("codec-and-dtmf-mismatch",),
     needs=("rtp", "media", "calls", "transactions", "sip"),
     references=(Reference("RFC 4733 §2.5.1"), Reference("RFC 3264 §5.1"), Reference("RFC 6086")),
     filter="rtp || sdp || sip.Method == \"INFO\" || sip.CSeq.method == \"INFO\"",
@@ -78,7 +79,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         occurrences += [*_numbers(tables, row, mine), *_ends(tables, row, mine, settings["split_gap"])]
     if not occurrences:
         digits = sum(map(len, events.values()))
-        return clear(f"{digits} digits in {len(events)} RTP streams and {info.height} INFO requests: all as agreed")
+        return clear(f"{number_of(digits, 'digits')} in {number_of(len(events), 'RTP streams')} and "
+                     f"{number_of(info.height, 'INFO requests')}: all as agreed")
     return found(occurrences, population="calls")
 
 
@@ -92,7 +94,8 @@ def _numbers(tables: Tables, row: dict[str, Any], events: list[Event]) -> Iterat
     number = wrong[0].payload_type
     asked = f"gave {', '.join(map(str, wanted))} to telephone-event" if wanted else "did not name telephone-event"
     yield _occurrence(tables, row, wrong, "number", f"payload type {number}, and the receiver {asked}",
-                      [f"{len(wrong)} digits ({_text(wrong)}) have payload type {number}; the receiver {asked}"],
+                      [f"{number_of(len(wrong), 'digits')} ({_text(wrong)}) with payload type {number}; the receiver "
+                       f"{asked}"],
                       [said[-1][3], wrong[0].first_packet, wrong[-1].last_packet])
 
 
@@ -113,8 +116,10 @@ def _ends(tables: Tables, row: dict[str, Any], events: list[Event], gap_ms: floa
     bad = [event for event, _ in open_]
     what = "no end, and the same key goes on under a new time stamp" if split else "no end"
     yield _occurrence(tables, row, bad, "end", what, [
-        f"{len(bad)} events ({_text(bad)}) have no packet with the end bit, and no packet behind them is missing"
-        + (f"; {split} go on at once as the same key" if split else "")], [bad[0].first_packet, bad[-1].last_packet])
+        f"{number_of(len(bad), 'events')} ({_text(bad)}) without a packet with the end bit, and no packet behind is "
+        "missing"
+        + (f"; {split} of them continued at once as the same "
+           "key" if split else "")], [bad[0].first_packet, bad[-1].last_packet])
 
 
 def _occurrence(tables: Tables, row: dict[str, Any], events: list[Event], kind: str, what: str, reasons: list[str],
@@ -122,7 +127,7 @@ def _occurrence(tables: Tables, row: dict[str, Any], events: list[Event], kind: 
     return Occurrence(
         subject=f"{row['call_id']} {row['sender']}" if row["call_id"] else subject(row),
         group=(kind, str(row["destination"] if kind == "number" else row["source"])),
-        summary=f"{len(events)} digits from {row['source']} to {row['destination']} have {what}.",
+        summary=f"{number_of(len(events), 'digits')} from {row['source']} to {row['destination']}: {what}.",
         confidence=Confidence.PROBABLE, reasons=tuple(reasons),
         evidence=tables.evidence(packets, {
             "sip.call_id": str(row["call_id"]), "rtp.payload_type": events[0].payload_type,

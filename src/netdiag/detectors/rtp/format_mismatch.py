@@ -3,17 +3,18 @@
 In SDP each side lists the payload types that it wants to *receive*, with its own numbers for dynamic ones (RFC 3264
 §5.1); a sender must use the numbers of the other side. Packets with a number that is not in the receiver's list are
 thrown away, or decoded as something else: silence or noise in one direction. Ten packets or more over more than a
-second are told, counted against the description that is valid when they come, and for half a second the one before. A
-media clock that runs at twice, half or a sixth of the rate that SDP names (G.722 is 8000 Hz in RTP, RFC 3551 §4.5.2;
-Opus always 48000, RFC 7587 §4.1) makes play-out run too fast or too slow.
+second are told, counted against the description that is valid when they come, and for half a second the one before. So
+is audio with a number that its receiver gave to telephone-event: that one may hear digits that nobody pressed. A media
+clock that runs at twice, half or a sixth of the rate that SDP names (G.722 is 8000 Hz in RTP, RFC 3551 §4.5.2; Opus
+always 48000, RFC 7587 §4.1) makes play-out run too fast or too slow.
 
 **What lifts the suspicion.** Packets and the receiver's description are both here: probable; with the sender's own
 description too, which shows what the number means to it, confirmed.
 
 **What looks alike and is not it.** Different codecs in the two directions, both agreed. Comfort noise (13), events
-(RTP-DTMF-MISMATCH), RTCP on the same port, which reads as payload types 64 to 95 (RFC 5761 §4). Packets under way
-while a new offer is answered; an offer that is refused changes nothing. Silence suppression with a clock that stands
-still, whose rate is no simple multiple.
+(RTP-DTMF-MISMATCH; they are four bytes long), RTCP on the same port, which reads as payload types 64 to 95 (RFC 5761
+§4). Packets under way while a new offer is answered; an offer that is refused changes nothing. Silence suppression with
+a clock that stands still, whose rate is no simple multiple.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_formats, rtp_packets
 
@@ -44,7 +46,7 @@ PATTERN = Pattern(
     id="RTP-FORMAT-MISMATCH",
     title="RTP is not what the receiver's SDP asks for",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("codec-and-dtmf-mismatch",),
     needs=("rtp", "media", "calls"),
     references=(Reference("RFC 3264 §5.1, §6.1, §8.3"), Reference("RFC 3551 §4.5, §6"), Reference("RFC 5761 §4"),
                 Reference("RFC 7587 §4.1")),
@@ -75,10 +77,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not bound.height:
         if not tables.rtp.height:
             return not_applicable("no RTP stream in this capture")
-        return clear(f"{tables.rtp.height} RTP streams, none of a call whose SDP was captured")
-    items = [*_formats(tables, bound, settings), *_clocks(tables, bound, settings)]
+        return clear(f"{number_of(tables.rtp.height, 'RTP streams')}, none of a call whose SDP was captured")
+    items = [*_formats(tables, bound, settings), *_as_events(tables, bound, settings),
+             *_clocks(tables, bound, settings)]
     if not items:
-        return clear(f"{bound.height} RTP streams of calls: all use what their receivers asked for")
+        return clear(f"{number_of(bound.height, 'RTP streams')} of calls: all use what their receivers asked for")
     examined = {item.group: bound.filter(pl.col("destination") == item.group[1]).height for item in items}
     return found(items, population="streams", examined=examined)
 
@@ -108,13 +111,14 @@ def _formats(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) ->
 
 
 def _format(tables: Tables, row: dict[str, Any], number: int, packets: np.ndarray[Any, np.dtype[np.uint32]],
-            seconds: float, said: list[tuple[int, int, list[int], int]]) -> Occurrence:
+            seconds: float, said: list[tuple[int, int, list[int], int]], event: bool = False) -> Occurrence:
     ts = tables.packets.ts
     first, last = int(packets[0]), int(packets[-1])
     line = next((line for line in reversed(said) if line[0] <= ts[first]), said[0])
     own = rtp_formats.own_meaning(tables, row, number)
-    reasons = [f"{len(packets)} packets in {seconds:.1f} s with payload type {number}; the {_other(row)} asked for "
-               f"{', '.join(map(str, line[2]))}"]
+    asked = "gave that number to telephone-event, whose packets have four bytes" if event else \
+        f"asked for {', '.join(map(str, line[2]))}"
+    reasons = [f"{len(packets)} packets in {seconds:.1f} s with payload type {number}; the {_other(row)} {asked}"]
     confidence = Confidence.PROBABLE
     if own is not None:
         confidence = Confidence.CONFIRMED
@@ -122,7 +126,9 @@ def _format(tables: Tables, row: dict[str, Any], number: int, packets: np.ndarra
                        f"the sender's own SDP does not name {number} either")
     return Occurrence(
         subject=subject(row), group=("format", str(row["destination"]), str(number)),
-        summary=f"{row['source']} sends payload type {number} to {row['destination']}, which asked for "
+        summary=f"{row['source']} sends audio as payload type {number} to {row['destination']}, which takes that for "
+                "telephone events." if event else
+                f"{row['source']} sends payload type {number} to {row['destination']}, which asked for "
                 f"{', '.join(map(str, line[2]))} only.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([line[3], first, last], {
@@ -131,9 +137,28 @@ def _format(tables: Tables, row: dict[str, Any], number: int, packets: np.ndarra
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]),
                "rtp.payload_type": number},
         flows=(int(row["flow"]),), keys=frozenset({f"call:{row['call_id']}"}), start_ns=int(ts[first]),
-        end_ns=int(ts[last]), title="RTP with a payload type that the receiver did not ask for",
+        end_ns=int(ts[last]), title="Audio with the payload type that the receiver gave to events" if event else
+        "RTP with a payload type that the receiver did not ask for",
         alternatives=(Alternative("another description is valid", "SDP on a leg that is not here may ask for it",
                                   f"the packets go to the {_other(row)} of this very call"),))
+
+
+def _as_events(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) -> Iterator[Occurrence]:
+    """Audio with the number that the receiver gave to events."""
+    suspects = rtp_formats.as_events(tables, bound).head(DETAILED)
+    if not suspects.height:
+        return
+    s = rtp_packets.read(tables, suspects)
+    for i, row in enumerate(suspects.iter_rows(named=True)):
+        part = s.part(i)
+        packets = s.packet[part][s.payload_type[part] == row["number"]]
+        packets = packets[rtp_formats.too_long(tables, packets)]
+        said = rtp_formats.receiver(tables, row)
+        if len(packets) < settings["min_packets"] or not said:
+            continue
+        seconds = float(tables.packets.ts[packets[-1]] - tables.packets.ts[packets[0]]) / 1e9
+        if seconds > settings["min_time"]:
+            yield _format(tables, row, row["number"], packets, seconds, said, event=True)
 
 
 def _clocks(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) -> Iterator[Occurrence]:

@@ -39,6 +39,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.offer_answer import Body, Exchange, exchanges
@@ -50,7 +51,7 @@ PATTERN = Pattern(
     id="SIP-CODEC-488",
     title="Call refused: no codec or media in common",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("codec-and-dtmf-mismatch",),
     needs=("transactions", "sip", "calls", "media"),
     references=(Reference("RFC 3261 §20.43, §21.4.13, §21.4.26, §21.6.4"), Reference("RFC 3264 §6"),
                 Reference("RFC 3551 §6"), Reference("RFC 4867 §8.3.1")),
@@ -83,10 +84,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if calls:
         hosts = {*refused["server"], *closed["signalling_source"]}
         context = _Context(tables, settings, sorted(calls), Abilities(tables, hosts))
-        refusals = [r for several in exchanges(tables, sorted(calls)).values() if (r := context.judge(several))]
+        refusals = _once([r for several in exchanges(tables, sorted(calls)).values() if (r := context.judge(several))])
     if not refusals:
-        return clear(f"{len(asked)} offers decided; {len(refused)} refused with 415, 488 or 606, none for want of a "
-                     "codec as far as this capture shows")
+        return clear(f"{number_of(len(asked), 'offers')} decided; {len(refused)} refused with 415, 488 or 606, none "
+                     "for want of a codec as far as this capture shows")
     examined = Counter(server for server, _ in set(asked.select("server", "call_id").iter_rows()))
     return found([_occurrence(tables, r, i < DETAILED) for i, r in enumerate(refusals)], population="calls",
                  examined={(host,): n for host, n in examined.items()})
@@ -180,6 +181,19 @@ class _Context:
         at = bisect_right(times, begin)
         end = (exchange.final or exchange.request).ts_ns + int(self._settings["retry"] * 1e9)
         return at < len(times) and times[at] <= end
+
+
+def _once(refusals: list[_Refusal]) -> list[_Refusal]:
+    """A refusal that several points show belongs to who refused first; the others passed it on."""
+    first: dict[tuple[str | None, int | None], _Refusal] = {}
+    for r in sorted(refusals, key=lambda r: r.response.ts_ns):
+        known = first.setdefault((r.exchange.request.call_id, r.exchange.request.cseq), r)
+        if known is r:
+            continue
+        known.confidence, known.healed = max(known.confidence, r.confidence), known.healed or r.healed
+        known.reasons.append(f"{r.response.source} passes it on, at {r.response.point}")
+        known.packets += [r.exchange.request.packet, r.response.packet]
+    return list(first.values())
 
 
 def _occurrence(tables: Tables, r: _Refusal, detailed: bool) -> Occurrence:
