@@ -31,6 +31,8 @@ with Lab(Path(sys.argv[1])) as lab:
     b.wait_port("udp", 5000)
     lab.capture(a, "eth0", "a")
     lab.capture(b, "eth0", "b")
+    lab.capture(b, "eth0", "answers", "udp src port 5000")
+    lab.capture(b, "any", "any", "udp src port 5000")
     ask = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('10.0.0.2', 5000))" + chr(10)
     ask += "for i in range(%d):" % count + chr(10) + " s.send(b'x' * (i % 1400)); s.recv(2000)"
     a.run([sys.executable, "-c", ask])
@@ -47,13 +49,18 @@ def test_every_frame_is_recorded_once(in_lab: InLab, tmp_path: Path, kind: str) 
         assert [size for _, size in frames] == [42 + i % 1400 for i in range(count) for _ in range(2)]
         times = [time for time, _ in frames]
         assert times == sorted(times)
+    answers = [size for _, size in read_nanosecond_pcap(tmp_path / "answers.pcap")]
+    assert answers == [42 + i % 1400 for i in range(count)]
+    cooked = 16 if kind == "own" else 20  # LINUX_SLL, LINUX_SLL2
+    everywhere = read_nanosecond_pcap(tmp_path / "any.pcap", 113 if kind == "own" else 276)
+    assert [size for _, size in everywhere] == [size - 14 + cooked for size in answers]
 
 
-def read_nanosecond_pcap(path: Path) -> list[tuple[int, int]]:
+def read_nanosecond_pcap(path: Path, link_type: int = 1) -> list[tuple[int, int]]:
     """(time in ns, original size in bytes) of every frame, read as the format says."""
     data = path.read_bytes()
     magic, major, minor, _, _, _, link = struct.unpack_from("<IHHiIII", data)
-    assert (magic, major, minor, link) == (0xA1B23C4D, 2, 4, 1)
+    assert (magic, major, minor, link) == (0xA1B23C4D, 2, 4, link_type)
     frames, at = [], 24
     while at < len(data):
         seconds, nanoseconds, kept, size = struct.unpack_from("<IIII", data, at)

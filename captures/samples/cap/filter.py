@@ -11,7 +11,7 @@ SILENT = ("203.0.113.10", "203.0.113.20", "203.0.113.30")
 
 HIT_FRAMES = {
     "hit": [1, 2, 3, 4], "hit_one_host": [1, 2], "hit_two_points": {"filtered": [1, 2], "whole": [2, 4]},
-    "hit_behind_a_device": {"after": [1, 2]},
+    "hit_behind_a_device": {"after": [1, 2]}, "hit_icmp_passes": [1, 2],
     "hit_no_icmp": [1, 5, 9], "hit_no_icmp_three_protocols": [1, 5, 7], "hit_one_port": [1, 4],
 }
 
@@ -70,6 +70,25 @@ def near_miss_some_later():
     for i in range(2):
         _datagram(wire, i * 0.5, PHONE, PROXY, 100 + i, True)
         _datagram(wire, i * 0.5 + 0.1, PROXY, PHONE, 200 + i, False)
+    return wire.sorted()
+
+
+def near_miss_vrrp():
+    """Condition: nothing but protocols with ports and ICMP. VRRP is there: the fragments were lost before."""
+    wire = Wire()
+    for i in range(2):
+        _datagram(wire, i * 0.5, PHONE, PROXY, 100 + i, False)
+    wire.add(1.0, IP(src="10.20.0.2", dst="224.0.0.18", ttl=255, proto=112, id=9)
+             / Raw(b"\x21\x01\x64\x01" + b"\0" * 8))
+    return wire.sorted()
+
+
+def hit_icmp_passes():
+    """``udp port 5060 or icmp``: an ICMP message is there, and the later fragments of one host are not."""
+    wire = Wire()
+    for i in range(2):
+        _datagram(wire, i * 0.5, PHONE, PROXY, 100 + i, False)
+    wire.add(1.0, IP(src=PHONE, dst=PROXY) / ICMP(type=8) / Raw(b"ping"))
     return wire.sorted()
 
 

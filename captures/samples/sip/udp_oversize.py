@@ -13,7 +13,7 @@ LARGE = "P-Asserted-Identity: <sip:" + "1" * 1400 + "@a.example>\r\n"
 HIT_FRAMES = {"hit": list(range(4, 14)), "hit_whole": list(range(1, 6)), "hit_icmp": list(range(4, 15)),
               "hit_receiver": list(range(4, 9)), "hit_response": [3, 4, 5, 6, 7, 8, 9, 10],
               "hit_two_points": {"receiver": list(range(4, 9)), "sender": list(range(4, 14))},
-              "hit_v6": list(range(3, 10))}
+              "hit_two_points_filtered": {"sender": list(range(4, 14))}, "hit_v6": list(range(3, 10))}
 
 
 def _split(wire: Wire, first: int, *, keep: tuple[bool, ...] = (True, True)) -> None:
@@ -45,6 +45,12 @@ def _train(wire: Wire, dialog: Dialog, times: tuple[float, ...] = TRAIN, extra: 
     for i, later in enumerate(times):
         dialog.request(at + later, method, new_branch=i == 0, extra=extra, body=sdp(CLIENT, 16000))
     return first
+
+
+def _vrrp(wire: Wire) -> None:
+    """An advertisement (RFC 5798), which has no ports."""
+    wire.add(20.0, IP(src="198.51.100.2", dst="224.0.0.18", ttl=255, proto=112, id=9)
+             / Raw(b"\x21\x01\x64\x01" + b"\0" * 8))
 
 
 def hit():
@@ -93,6 +99,15 @@ def hit_response():
 
 def hit_two_points():
     """Both fragments leave the sender, and the first alone comes out."""
+    near, far = Wire(), Wire()
+    _split(near, _train(near, _first_round(near)))
+    _split(far, _train(far, _first_round(far)), keep=(True, False))
+    _vrrp(far)
+    return {"receiver": far.sorted(), "sender": near.sorted()}
+
+
+def hit_two_points_filtered():
+    """The same, but nothing at the receiver says that no filter on ports kept the second one out."""
     near, far = Wire(), Wire()
     _split(near, _train(near, _first_round(near)))
     _split(far, _train(far, _first_round(far)), keep=(True, False))

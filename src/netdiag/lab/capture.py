@@ -3,20 +3,22 @@
 As root this is tcpdump in immediate mode (plain tcpdump and dumpcap lost packets
 when stopped soon after the last one). tcpdump cannot drop its privileges inside a
 rootless user namespace (``setgroups`` is denied there), so then this module is its
-own recorder: ``python -m netdiag.lab.capture INTERFACE FILE`` copies an AF_PACKET
-socket to a nanosecond pcap file until SIGINT or SIGTERM.
+own recorder: ``python -m netdiag.lab.capture INTERFACE FILE [FILTER]`` copies an AF_PACKET
+socket to a nanosecond pcap file until SIGINT or SIGTERM. INTERFACE "any" is all of them.
 
 File format: the classic libpcap format, magic 0xa1b23c4d for nanoseconds
-(draft-ietf-opsawg-pcap). Socket options: packet(7), socket(7).
+(draft-ietf-opsawg-pcap), with "any" as LINUX_SLL. Socket options: packet(7), socket(7).
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +35,8 @@ _PACKET_STATISTICS = 6
 _SO_TIMESTAMPNS = 35  # also the type of the control message that carries it
 _MAX_FRAME = 262_144  # libpcap's MAXIMUM_SNAPLEN
 _LINKTYPE_ETHERNET = 1
+_LINKTYPE_LINUX_SLL = 113
+_SO_ATTACH_FILTER = 26
 _RECEIVE_BUFFER = 4_194_304  # bytes; the kernel caps it at net.core.rmem_max
 
 
@@ -45,12 +49,17 @@ class Recorder:
         self._process = process
 
     @staticmethod
-    def argv(iface: str, path: Path) -> list[str]:
-        """The command that records ``iface`` to ``path``; it prints "listening on" when it is ready."""
+    def argv(iface: str, path: Path, only: str = "") -> list[str]:
+        """The command that records ``iface`` to ``path``; it prints "listening on" when it is ready.
+
+        ``only`` is a capture filter (pcap-filter(7)).
+        """
         if _may_change_groups():
-            options = ["-n", "-U", "--immediate-mode", "-s0", "--time-stamp-precision=nano", "-Z", "root"]
-            return ["tcpdump", *options, "-i", iface, "-w", str(path)]
-        return [sys.executable, "-m", "netdiag.lab.capture", iface, str(path)]
+            # For "any" the ring has a slot of the whole snap length for each packet: eight, with the defaults.
+            length = ["-s9000", "-B16384"] if iface == "any" else ["-s0", "-B8192"]
+            options = ["-n", "-U", "--immediate-mode", *length, "--time-stamp-precision=nano", "-Z", "root"]
+            return ["tcpdump", *options, "-i", iface, "-w", str(path), *([only] if only else [])]
+        return [sys.executable, "-m", "netdiag.lab.capture", iface, str(path), only]
 
     def finish(self) -> None:
         """Ask the recording to end, without waiting for it."""
@@ -77,23 +86,28 @@ def _may_change_groups() -> bool:
         return True
 
 
-def record(iface: str, out: BinaryIO) -> tuple[int, int]:
-    """Copy frames of ``iface`` to ``out`` until SIGINT or SIGTERM.
+def record(iface: str, out: BinaryIO, only: str = "") -> tuple[int, int]:
+    """Copy frames of ``iface`` that the capture filter ``only`` passes to ``out`` until SIGINT or SIGTERM.
 
     Returns (frames written, frames the kernel dropped). Each frame is flushed at once.
     """
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+    cooked = iface == "any"
+    kind, link_type = (socket.SOCK_DGRAM, _LINKTYPE_LINUX_SLL) if cooked else (socket.SOCK_RAW, _LINKTYPE_ETHERNET)
+    with socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL) if cooked else 0) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         raw.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        # Protocol 0 until here, so that nothing from another interface is queued before the bind.
-        raw.bind((iface, _ETH_P_ALL))
+        if only:
+            _attach(raw, only, "RAW" if cooked else "EN10MB")
+        if not cooked:
+            # Protocol 0 until here, so that nothing from another interface is queued before the bind.
+            raw.bind((iface, _ETH_P_ALL))
         raw.setblocking(False)
         wake_out, wake_in = socket.socketpair()
         wake_in.setblocking(False)
         signal.set_wakeup_fd(wake_in.fileno())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        out.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _MAX_FRAME, _LINKTYPE_ETHERNET))
+        out.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _MAX_FRAME, link_type))
         out.flush()
         print(f"listening on {iface}", file=sys.stderr, flush=True)
         written = 0
@@ -101,22 +115,33 @@ def record(iface: str, out: BinaryIO) -> tuple[int, int]:
         while not stopping:
             stopping = wake_out in select.select([raw, wake_out], [], [])[0]
             # Drained after the signal too: what the kernel has queued was on the wire before it.
-            written += _drain(raw, iface == "lo", out)
+            written += _drain(raw, cooked, out)
         dropped: int = struct.unpack("=II", raw.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
         wake_out.close()
         wake_in.close()
     return written, dropped
 
 
-def _drain(raw: socket.socket, loopback: bool, out: BinaryIO) -> int:
+def _attach(raw: socket.socket, only: str, link_type: str) -> None:
+    """Have the kernel drop what the filter does not pass; tcpdump translates it (bpf(4), "struct sock_fprog")."""
+    argv = ["tcpdump", "-y", link_type, "-ddd", only]
+    _, *lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *map(int, line.split())) for line in lines))
+    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(lines), ctypes.addressof(program)))
+
+
+def _drain(raw: socket.socket, cooked: bool, out: BinaryIO) -> int:
     written = 0
     while True:
         try:
             frame, control, _, source = raw.recvmsg(_MAX_FRAME, socket.CMSG_SPACE(16))
         except BlockingIOError:
             return written
-        if loopback and source[2] == socket.PACKET_OUTGOING:
+        if source[0] == "lo" and source[2] == socket.PACKET_OUTGOING:
             continue  # on lo each frame is seen again as it arrives
+        if cooked:
+            _, protocol, packet_type, hardware, address = source
+            frame = struct.pack("!HHH8sH", packet_type, hardware, len(address), address[:8], protocol) + frame
         seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         for level, kind, data in control:
             if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
@@ -127,10 +152,10 @@ def _drain(raw: socket.socket, loopback: bool, out: BinaryIO) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """``INTERFACE FILE``: record until SIGINT or SIGTERM, then say how much as tcpdump does."""
-    iface, path = arguments
+    """``INTERFACE FILE [FILTER]``: record until SIGINT or SIGTERM, then say how much as tcpdump does."""
+    iface, path, *only = arguments
     with Path(path).open("wb") as out:
-        written, dropped = record(iface, out)
+        written, dropped = record(iface, out, " ".join(only))
     print(f"{written} packets captured\n{dropped} packets dropped by kernel", file=sys.stderr)
     return 0
 

@@ -200,12 +200,15 @@ class Lab:
         node.run(["ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])
         node.run(["ip", "link", "set", "dev", name, "up"])
 
-    def capture(self, node: Node, iface: str, point: str) -> Recorder:
-        """Record ``iface`` to workdir/``<point>.pcap`` from now on until the lab ends (or ``stop()``)."""
+    def capture(self, node: Node, iface: str, point: str, only: str = "") -> Recorder:
+        """Record ``iface`` ("any": all) to workdir/``<point>.pcap`` from now on until the lab ends (or ``stop()``).
+
+        ``only`` is a capture filter (pcap-filter(7)).
+        """
         if not _NAME.fullmatch(point) or point in self.recorders:
             raise LabError(f"{point!r}: point names are [a-z][a-z0-9-]*, each used once")
         path = self.workdir / f"{point}.pcap"
-        argv = [*node.prefix, *Recorder.argv(iface, path)]
+        argv = [*node.prefix, *Recorder.argv(iface, path, only)]
         started = self.adopt(lambda log: Process(f"recorder.{point}", argv, log), f"recorder.{point}")
         started.wait_ready("listening on")
         recorder = Recorder(point, path, started)

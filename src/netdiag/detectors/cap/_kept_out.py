@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from netdiag.model import Alternative, Confidence
+from netdiag.model import Alternative, Confidence, number_of
 from netdiag.tables import Tables
 from netdiag.tables.capture_filters import Kind
-from netdiag.tables.packets import FIRST_FRAGMENT, FRAGMENT, I64, IPV6, REASSEMBLED, TCP, UDP, Packets
+from netdiag.tables.packets import FIRST_FRAGMENT, FRAGMENT, I64, IPV6, REASSEMBLED, Packets
+from netdiag.tables.quality import beyond_ports
 
 CITED = 5
 """First fragments, and later ones elsewhere, that are cited (practice)."""
@@ -19,10 +20,6 @@ REPEATED = 2
 """Requests sent again and never answered are errors, single ones may be late (practice)."""
 COMPARED = 1000
 """First fragments whose later ones are looked for at other points (practice)."""
-_PORTS_ONLY = frozenset((TCP, UDP, 132))
-"""What a filter on ports passes: TCP, UDP and SCTP (pcap-filter(7), "port")."""
-_NO_PROTOCOL = ("malformed", "frame too short", "link type", "pcapng", "cut")
-"""Reasons for skipped frames that name no protocol beside IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,10 @@ def fragments(tables: Tables, q: dict[str, int | str], settings: dict[str, float
     hosts = len(np.unique(p.src[first].astype(np.int64) << 1 | ((p.flags[first] & IPV6) != 0)))
     reasons = [f"{len(first)} first fragments from {hosts} {'host' if hosts == 1 else 'hosts'}, and no later fragment"]
     confidence = Confidence.PROBABLE if hosts > 1 else Confidence.SUSPECTED
-    if passed := _passed(p, first[:COMPARED], rows[~here & ((p.flags[rows] & FIRST_FRAGMENT) == 0)]):
+    passed = _passed(p, first[:COMPARED], rows[~here & ((p.flags[rows] & FIRST_FRAGMENT) == 0)])
+    if not passed and beyond_ports(tables, str(q["point"])):
+        return None
+    if passed:
         confidence = Confidence.CONFIRMED
         reasons.append(f"{len(passed)} later fragments of them are at another point and passed this one, by their TTL")
     cited = (*first[:CITED].tolist(), *passed[:CITED])
@@ -78,9 +78,7 @@ def no_icmp(tables: Tables, q: dict[str, int | str], settings: dict[str, float])
     silent = dict(reversed(requests))
     if len(silent) < settings["unanswered_hosts"]:
         return None
-    protocols = set(tables.flows.filter(pl.col("point") == name)["proto"].unique()) - {0}
-    other = [why for c in tables.captures if c.point == name for why in c.skipped if not why.startswith(_NO_PROTOCOL)]
-    if not protocols <= _PORTS_ONLY or other:
+    if q["icmp_packets"] or beyond_ports(tables, name):
         return None
     length = (int(q["last_ns"]) - int(q["first_ns"])) / 1e9
     return Sign(Confidence.SUSPECTED, Kind.ICMP.value, (
@@ -131,8 +129,8 @@ def media(tables: Tables, name: str, settings: dict[str, float]) -> Sign | None:
     touched = tables.sip.filter(pl.col("message").is_in(
         calls.filter(pl.col("call").is_in(both.implode()))["messages"].explode().implode()))["flow"].unique().to_list()
     return Sign(Confidence.SUSPECTED, "media", (
-        f"all packets are to or from port {port}, and {len(both)} answered calls of {settings['media_s']:g} s or more "
-        f"announce media on other ports, such as {lines['address'][0]}:{lines['port'][0]}",),
+        f"all packets are to or from port {port}; {number_of(len(both), 'answered calls')} of {settings['media_s']:g} "
+        f"s or more announced media on other ports, such as {lines['address'][0]}:{lines['port'][0]}",),
         tuple(dict.fromkeys(lines["packet"].to_list())), tuple(touched), (
         Alternative("media takes another way than signalling, or none was sent", "signalling alone is here",
                     "nothing here"),))

@@ -12,8 +12,9 @@ point whose hop count says that it passed this one (confirmed). Missing later fr
 
 **What looks alike and is not it.** Later fragments of some hosts are there: fragments are lost on the way
 (IP-FRAG-LOST). A filter that only leaves out what it names (``not port 22``), or only chooses hosts: their ICMP errors
-and fragments pass. ARP, ICMP or another protocol in the file: no filter on ports was at work. A tap at a proxy that the
-media does not pass: it looks the same, so one port alone stays a suspicion.
+and fragments pass. ARP or another protocol without ports in the file: no filter on ports was at work, and the fragments
+were lost before this point. A tap at a proxy that the media does not pass: it looks the same, so one port alone stays a
+suspicion.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PATTERN = Pattern(
     id="CAP-FILTER",
     title="The capture filter kept evidence out",
     severity=Severity.INFO,
-    cases=(),
+    cases=("oversized-invite-over-udp",),
     needs=("quality", "packets", "flows", "tcp", "lookups", "transactions", "sip", "calls", "media"),
     references=(Reference("pcap-filter(7)"), Reference("RFC 791 §3.2"), Reference("RFC 792"),
                 Reference("RFC 3264 §5.1")),

@@ -8,7 +8,7 @@ receiver the capture shows first fragments alone.
 
 **What lifts the suspicion.** Small messages between the same two hosts are answered (probable). An ICMP error that says
 so (reassembly time exceeded, fragmentation needed), or another capture point where a part of the same message is
-missing (confirmed).
+missing and which no filter on ports made: it shows later fragments, ARP or another protocol without ports (confirmed).
 
 **What looks alike and is not it.** Large messages that are answered: no network has to drop them. A peer that does not
 answer small messages either. A capture filter on a port keeps later fragments out of the file; the message is then
@@ -34,8 +34,11 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
+    times,
 )
 from netdiag.tables import Tables
+from netdiag.tables.quality import beyond_ports
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import Transaction
 from netdiag.tables.sip_fragments import FirstFragment, first_fragments, pieces
@@ -45,8 +48,8 @@ PATTERN = Pattern(
     id="SIP-UDP-OVERSIZE",
     title="Large SIP message over UDP gets lost, small ones do not",
     severity=Severity.HIGH,
-    cases=(),
-    needs=("transactions", "sip", "icmp", "packets", "fragments"),
+    cases=("oversized-invite-over-udp",),
+    needs=("transactions", "sip", "icmp", "packets", "fragments", "quality"),
     references=(Reference("RFC 3261 §18.1.1"), Reference("RFC 8900 §3")),
     filter="(sip && udp) || ip.flags.mf == 1 || ip.frag_offset > 0 || ipv6.fraghdr",
     mitigation="Offer fewer codecs and remove headers that nobody needs; use compact header names.",
@@ -85,15 +88,16 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         for t, message, size in zip(rows(chosen, Transaction), chosen["message"], chosen["size"], strict=True):
             found_one = context.repeated(t, message, size, response, len(occurrences) < DETAILED)
             occurrences += [found_one] if found_one else []
-    broken = context.broken(int(settings["min_sends"]))
+    told = {o.subject for o in occurrences}
+    broken = [o for o in context.broken(int(settings["min_sends"])) if o.subject not in told]
     # Without contrast a filter of the capture explains them.
     occurrences += [o for o in broken if o.confidence > Confidence.SUSPECTED]
     if broken and not occurrences:
         return inconclusive("only first fragments of large messages were captured, and nothing else shows whether "
                             "the others were sent", PATTERN.next_capture)
     if not occurrences:
-        return clear(f"{len(udp)} SIP transactions over UDP; no message above {LIMIT} bytes is repeated in vain "
-                     "between hosts where small ones are answered")
+        return clear(f"{number_of(len(udp), 'SIP transactions')} over UDP; no message above {LIMIT} bytes is repeated "
+                     "in vain between hosts where small ones are answered")
     return found(occurrences, population="calls with a large message",
                  examined=context.examined({o.group for o in occurrences}))
 
@@ -105,9 +109,12 @@ def _sized(tables: Tables, transactions: pl.DataFrame) -> pl.DataFrame:
 class _Context:
     def __init__(self, tables: Tables, udp: pl.DataFrame, silent: pl.DataFrame, torn: list[FirstFragment]) -> None:
         self._tables, self._udp, self._torn = tables, udp, torn
+        later = dict(tables.quality.select("point", "later_fragments").iter_rows())
+        whole = {point for point in {f.point for f in torn} if later.get(point) or beyond_ports(tables, point)}
         self._of_call: dict[str, list[FirstFragment]] = {}
         for f in torn:
-            self._of_call.setdefault(f.call_id, []).append(f)
+            if f.point in whole:  # elsewhere a filter on ports may have kept the others out
+                self._of_call.setdefault(f.call_id, []).append(f)
         small = silent.filter(pl.col("size") <= LIMIT)
         self._deaf: set[tuple[str, ...]] = set(small.select(_HOP).unique().iter_rows())
         self._contrast: dict[tuple[str, ...], tuple[int, int]] | None = None
@@ -131,7 +138,7 @@ class _Context:
         sends = t.final_sends if response else t.sends
         packets = pieces(self._tables, sip["packet"].gather(list(messages)).to_list()) if detailed else []
         name = f"{t.status} to {t.method}" if response else t.method
-        reasons = [f"{name} of {size} bytes is sent {sends} times, " + ("no ACK" if response else "no response")]
+        reasons = [f"{name} of {size} bytes is sent {times(sends)}, " + ("no ACK" if response else "no response")]
         if detailed:
             reasons.append("most bytes are in " + ", ".join(f"{n} ({w})" for n, w in weight(self._tables, message)))
         if len(packets) > len(messages):
@@ -159,7 +166,7 @@ class _Context:
             f = fragments[0]
             if (point, call_id, branch) in known or (point, f.source, f.destination) in self._deaf:
                 continue
-            reasons = [f"{f.method} of {f.size} bytes comes {len(fragments)} times, each time without "
+            reasons = [f"{f.method} of {f.size} bytes comes {times(len(fragments))}, each time without "
                        f"{f.missing} bytes of its later fragments", "no response"]
             out.append(self._occurrence(
                 point, call_id, f.source, f.destination, reasons, [row for x in fragments for row in x.packets], [],
@@ -173,7 +180,8 @@ class _Context:
         answered, largest = self._answered(point, *hop)
         if answered:
             confidence = Confidence.PROBABLE
-            reasons.append(f"{answered} smaller requests of {hop[0]} to {hop[1]}, up to {largest} bytes, are answered")
+            reasons.append(f"{number_of(answered, 'smaller requests')} of {hop[0]} to {hop[1]}, up to {largest} "
+                           "bytes, got an answer")
         errors = self._tables.icmp.filter(
             pl.col("name").is_in(SIZE_ERRORS) & (pl.col("quoted_source") == source)
             & (pl.col("quoted_destination") == destination) & (pl.col("ts_ns") >= span[0]))
