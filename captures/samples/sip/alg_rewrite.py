@@ -7,14 +7,15 @@ PHONE, ROUTER, SERVER = "192.168.1.20", "203.0.113.66", "198.51.100.10"
 
 HIT_FRAMES = {"hit": [1], "hit_length": [1], "hit_two_ports": [1], "hit_contact": [1], "hit_register": [1],
               "hit_tag": [1], "hit_two_points": {"inside": [1], "outside": [1]},
-              "hit_call_id": {"inside": [1], "outside": [1]}}
+              "hit_call_id": {"inside": [1], "outside": [1]}, "hit_both_sides": [1, 2, 3, 4]}
 
 
 def _request(wire: Wire, at: float = 0.0, *, source: str = ROUTER, port: int = 5060, method: str = "INVITE",
              via: str = "", more_via: str = "", contact: str = "", call_id: str = f"abc@{PHONE}", tag: str = "t1",
-             sdp: str = ROUTER, off: int = 0, number: int = 1, branch: str = "") -> None:
+             sdp: str = ROUTER, off: int = 0, number: int = 1, branch: str = "", video: bool = False) -> None:
     """One request; what is not given is the router's public address."""
     content = body(sdp, media(16000)) if method == "INVITE" else ""
+    content += "m=video 16002 RTP/AVP 31\r\n" if video else ""
     kind = "Content-Type: application/sdp\r\n" if content else ""
     text = (f"{method} sip:bob@b.example SIP/2.0\r\nVia: SIP/2.0/UDP {via or ROUTER + ':5060'};rport;"
             f"branch=z9hG4bK{branch or f'a{number}'}\r\n{more_via}Max-Forwards: 70\r\n"
@@ -26,7 +27,7 @@ def _request(wire: Wire, at: float = 0.0, *, source: str = ROUTER, port: int = 5
 
 def _inside(wire: Wire, **more) -> None:
     """The request as the phone sends it."""
-    _request(wire, source=PHONE, **{"via": f"{PHONE}:5060", "contact": f"{PHONE}:5060", "sdp": PHONE, **more})
+    _request(wire, **{"source": PHONE, "via": f"{PHONE}:5060", "contact": f"{PHONE}:5060", "sdp": PHONE, **more})
 
 
 def hit():
@@ -68,6 +69,24 @@ def hit_contact():
     """Via and SDP are public, Contact and Call-ID are not."""
     wire = Wire()
     _request(wire, contact=f"{PHONE}:5060")
+    return wire.sorted()
+
+
+def hit_both_sides():
+    """One capture of both sides; in the second request a media line is cut off."""
+    wire = Wire()
+    _inside(wire)
+    _request(wire, 0.001)
+    _inside(wire, at=1.0, number=2, video=True)
+    _request(wire, 1.001, number=2)
+    return wire.sorted()
+
+
+def near_miss_both_sides():
+    """Condition: other text. A NAT that leaves it alone, seen from both sides."""
+    wire = Wire()
+    _inside(wire)
+    _inside(wire, at=0.001, source=ROUTER)
     return wire.sorted()
 
 

@@ -10,7 +10,7 @@ OTHERS = REPEATS[:6]  # §17.1.2.2, Timer E: the client gives up early
 HIT_FRAMES = {"hit": list(range(4, 15)), "hit_bye": [1, *range(6, 12)], "hit_icmp": [1, *range(6, 13)],
               "hit_no_ack": list(range(4, 9)), "hit_481": [4, 6, 7], "hit_container": [1, *range(6, 12)],
               "hit_record_route": [4, *range(6, 12)], "hit_name": list(range(4, 9)),
-              "hit_two_hops": [5, 7, 8, 9]}
+              "hit_two_hops": [5, 7, 8, 9], "hit_prack": list(range(3, 10))}
 
 
 def _dialog(wire: Wire, *, contact: str = "", callee_contact: str = f"sip:bob@{PRIVATE}:5060", route: str = "",
@@ -49,6 +49,32 @@ def hit():
     for i, at in enumerate(REPEATS[:5]):
         _ack(wire, 2.02 + at, PRIVATE, number=50 + i)
     return wire.sorted()
+
+
+def _ringing(*, reliable: bool = True, times: tuple[float, ...] = OTHERS) -> Wire:
+    """A call that rings and is never answered; the PRACK goes to the private address."""
+    wire = Wire()
+    dialog = Dialog(wire, CALLER, CALLEE, callee_contact=f"sip:bob@{PRIVATE}:5060")
+    dialog.request(0.0, "INVITE", extra="Supported: 100rel\r\n")
+    dialog.response(0.01, 100, "Trying")
+    dialog.response(2.0, 180, "Ringing", extra="Require: 100rel\r\nRSeq: 1\r\n" if reliable else "")
+    _inside(wire, CALLER, PRIVATE, method="PRACK", times=times)
+    return wire
+
+
+def hit_prack():
+    """The Contact of a reliable 180 is private, and the PRACK that goes there is not answered."""
+    return _ringing().sorted()
+
+
+def near_miss_ringing():
+    """Condition: a 2xx, or a reliable 18x. This 180 needs no PRACK; the one that is sent has another reason."""
+    return _ringing(reliable=False).sorted()
+
+
+def near_miss_two_pracks():
+    """Condition: three sends. The PRACK is sent twice."""
+    return _ringing(times=OTHERS[:2]).sorted()
 
 
 def hit_bye():

@@ -41,7 +41,7 @@ PATTERN = Pattern(
     id="CAP-DUP",
     title="Packets are captured more than once",
     severity=Severity.INFO,
-    cases=(),
+    cases=("sip-alg-rewrites-messages",),
     needs=("packets", "quality"),
     references=(Reference("RFC 6864 §4"), Reference("RFC 9293 §3.8.1"), Reference("RFC 6298 §2.4"),
                 Reference("editcap(1), options -w and -I")),
@@ -66,7 +66,8 @@ SHOWN = 3
 MOST = 0.9
 """Share of the copies from which on they are of one kind (practice)."""
 _KINDS = {
-    "same": ("the copies differ in nothing", "a mirror of both ports that a packet passes, or two taps of one segment"),
+    "same": ("the copies differ in nothing", "a mirror of both ports that a packet passes, two taps of one segment, or "
+             "a bridge and its port, as with `-i any`"),
     "hop": ("the TTL of the copies is lower", "both sides of a router are captured, as with `-i any` on it"),
     "wrapped": ("packet and copy are wrapped differently (tag or tunnel)", "both sides of a tunnel or trunk end are "
                 "captured"),

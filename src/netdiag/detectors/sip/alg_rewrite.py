@@ -7,8 +7,8 @@ add a Via of its own (RFC 3261 §16.6 item 8), a border controller would start n
 still names a private address under a Via with the public one, a Contact and an SDP of different realms, a port that
 was appended twice, a Content-Length that is wrong by just what the new address is longer or shorter.
 
-**What lifts the suspicion.** Two marks that do not depend on each other (probable). The same message at two points
-with different text (confirmed).
+**What lifts the suspicion.** Two marks that do not depend on each other (probable). The same message with different
+text at two points, or from two addresses in a capture of both sides (confirmed).
 
 **What looks alike and is not it.** A device that knows its public address, and writes it everywhere. One that learns
 it for one purpose only, from received and rport for Via and Contact or from STUN for its media, and so has a Contact
@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -36,6 +36,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import realm, routable, routable_v4
@@ -49,7 +50,7 @@ PATTERN = Pattern(
     id="SIP-ALG-REWRITE",
     title="A router edits SIP messages (SIP ALG)",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("sip-alg-rewrites-messages",),
     needs=("sip", "media"),
     references=(Reference("RFC 3261 §16.6 item 8, §18.2.1"), Reference("RFC 5853 §3"),
                 Reference("Linux kernel, net/netfilter/nf_nat_sip.c")),
@@ -58,13 +59,17 @@ PATTERN = Pattern(
     fix="Sign in over TLS or another port than 5060, and let ICE or the border element deal with NAT.",
     prevention="Have a probe compare what a device sends with what the server receives when a site is connected.",
     next_capture="Capture the same call on both sides of the router.",
-    explains=("RTP-ONEWAY", "RTP-SDP-UNREACHABLE"),
+    explains=("RTP-ONEWAY", "RTP-SDP-UNREACHABLE", "SIP-RPORT-MISSING", "SIP-CONTACT-PRIVATE", "SIP-SDP-OA-BROKEN"),
 )
 
 PER_HOST = 3
 """Requests of each pair of hosts and method that are compared (practice)."""
 _PRIVATE = re.compile(r"@(\d{1,3}(?:\.\d{1,3}){3})\b")
 _TWO_PORTS = re.compile(r"\d\.\d{1,3}\.\d{1,3}:\d{1,5}:\d{1,5}")
+SENDERS = 8
+"""Points and addresses at which one request is looked at (practice); a hostile capture has it everywhere."""
+CHANGES = 8
+"""Changes of one request that are told (practice)."""
 ADDRESSES = 4
 """Times an address stands in SDP: in o=, c= and two more (practice)."""
 
@@ -76,7 +81,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         pl.col("method").is_in(["INVITE", "REGISTER"]))
     if not len(asked):
         return not_applicable("no INVITE or REGISTER in this capture")
-    edits = [*_differing(tables, asked), *_marked(tables, asked)]
+    edits = [*_told_once(list(_differing(tables, asked))), *_marked(tables, asked)]
     if not edits:
         return clear(f"{len(asked)} INVITE and REGISTER requests; none has the marks of an ALG")
     examined = Counter(e.message.source for e in edits)
@@ -126,15 +131,19 @@ def _text(tables: Tables, m: SipMessage) -> _Text:
 
 
 def _differing(tables: Tables, asked: pl.DataFrame) -> Iterator[_Edit]:
-    """Requests that are at two points under one branch, with other text."""
-    if len(tables.points) < 2:
-        return
+    """Requests that are at two points, or from two addresses, under one branch, with other text."""
     same = ["method", "cseq", "branch", "from_tag"]
-    both = tables.sip[asked["message"]].filter(pl.col("branch").str.starts_with("z9hG4bK")).select(
-        "message", "point", "source", *same)
+    again = asked.filter(pl.col("branch").is_duplicated() & pl.col("branch").str.starts_with("z9hG4bK"))["message"]
+    both = tables.sip.select("message", "point", "source", "size", *same)[again].unique(
+        [*same, "point", "source"], keep="first", maintain_order=True).group_by(same, maintain_order=True).head(SENDERS)
+    ways = ["source", "source_other"]
     pairs = both.join(both, on=same, suffix="_other").filter(
-        (pl.col("message") < pl.col("message_other")) & (pl.col("point") != pl.col("point_other"))).group_by(
-        "source", "source_other", "method", maintain_order=True).head(PER_HOST)
+        (pl.col("message") < pl.col("message_other"))
+        & ((pl.col("point") != pl.col("point_other")) | (pl.col("source") != pl.col("source_other")))).unique(
+        [*same, *ways], keep="first", maintain_order=True)
+    # The largest have most that could be edited.
+    pairs = pairs.sort("size", descending=True, maintain_order=True).group_by(
+        *ways, "method", maintain_order=True).head(PER_HOST).sort("message", "message_other")
     for pair in pairs.select("message", "message_other").iter_rows():
         one, two = rows(tables.sip[list(pair)], SipMessage)
         a, b = _text(tables, one), _text(tables, two)
@@ -147,9 +156,36 @@ def _differing(tables: Tables, asked: pl.DataFrame) -> Iterator[_Edit]:
             ("Via", a.via, b.via), ("Contact", a.contact_value, b.contact_value), ("Call-ID", a.call_id, b.call_id),
             ("Content-Length", a.content_length, b.content_length),
             *(("SDP", x, y) for x, y in zip(a.lines, b.lines, strict=False))) if x != y]
+        changed += [f"SDP {line} is cut off" for line in a.lines[len(b.lines):]]
+        changed += [f"SDP {line} is added" for line in b.lines[len(a.lines):]]
         if changed:
-            yield _Edit(two, (f"the same branch and CSeq at {one.point} and {two.point}, and no Via more",
-                              *changed[:8]), Confidence.CONFIRMED, (one.packet, two.packet))
+            where = f"at {one.point} and {two.point}" if one.point != two.point else (
+                f"from {one.source} and from {two.source}")
+            yield _Edit(two, (f"the same branch and CSeq {where}, and no Via more", *changed[:CHANGES]),
+                        Confidence.CONFIRMED, (one.packet, two.packet))
+
+
+def _told_once(edits: list[_Edit]) -> list[_Edit]:
+    """The first of each source also tells what is changed in others only."""
+    first: dict[str, int] = {}
+    for i, e in enumerate(edits):
+        lead = first.setdefault(e.message.source, i)
+        known = {_part(reason) for reason in edits[lead].reasons}
+        if i > lead:
+            which = _other(e.message.method or "", edits[lead].message.method or "")
+            more = (f"in {which}: {r}" for r in e.reasons[1:] if _part(r) not in known)
+            edits[lead] = replace(edits[lead], reasons=(*edits[lead].reasons, *more)[:2 * CHANGES])
+    return edits
+
+
+def _other(method: str, lead: str) -> str:
+    return f"another {method}" if method == lead else f"an {method}" if method == "INVITE" else f"a {method}"
+
+
+def _part(reason: str) -> str:
+    """What a change is about, such as "Contact" or "SDP m=video cut"."""
+    words = reason.rpartition(": ")[2].split() if reason.startswith("in a") else reason.split()
+    return " ".join((words[0], *(words[1:2] if words[0] == "SDP" else ()), *(words[-2:-1] if "cut" in words else ())))
 
 
 def _marked(tables: Tables, asked: pl.DataFrame) -> Iterator[_Edit]:
@@ -202,8 +238,9 @@ def _occurrence(tables: Tables, e: _Edit) -> Occurrence:
     m = e.message
     return Occurrence(
         subject=m.call_id or "", group=(m.source,),
-        summary=f"{m.method} from {m.source}: {e.reasons[0]}; {len(e.reasons)} "
-                f"{'differences' if e.confidence == Confidence.CONFIRMED else 'marks'} in all.",
+        summary=f"{m.method} from {m.source}: {e.reasons[0]}; " + (
+            f"changed: {', '.join(dict.fromkeys(_part(r).split()[0] for r in e.reasons[1:]))}."
+            if e.confidence == Confidence.CONFIRMED else f"{number_of(len(e.reasons), 'marks')} of editing."),
         confidence=e.confidence, reasons=e.reasons, severity=None if e.confidence else Severity.MEDIUM,
         evidence=tables.evidence(e.packets, {"sip.call_id": m.call_id or "", "source.ip": m.source}),
         scope={"source.ip": m.source}, flows=(m.flow,),

@@ -3,7 +3,8 @@
 INVITE and 2xx tell where the other side shall send ACK, BYE and re-INVITE: to the first host of the recorded route,
 else to the Contact (RFC 3261 §12.1, §12.2.1.1). Here that host is private (RFC 1918, RFC 6598, link-local, loopback, a
 local name), while the message itself came from a public address or from another private network, and what is sent
-there fails: a BYE or re-INVITE without response, or a 2xx that is repeated because no ACK arrives.
+there fails: a BYE or re-INVITE without response, or a 2xx that is repeated because no ACK arrives. A reliable 18x
+tells it before the 2xx does (RFC 3262 §3): its PRACK gets no response.
 
 **What lifts the suspicion.** A request that is seen on its way to that address and gets no response (probable). An
 ICMP error about it, a 481 from whoever else has that address, or an ACK seen on its way there while the 2xx goes on
@@ -34,26 +35,30 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import routable
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
+from netdiag.tables.sip_head import head
 from netdiag.tables.sip_route import Target, target, unreachable
 
 PATTERN = Pattern(
     id="SIP-CONTACT-PRIVATE",
     title="Contact or Record-Route cannot be reached: requests inside the dialog get lost",
     severity=Severity.HIGH,
-    cases=("thirty-two-seconds",),
+    cases=("thirty-two-seconds", "sip-alg-rewrites-messages"),
     needs=("transactions", "sip", "icmp"),
-    references=(Reference("RFC 3261 §8.1.1.8, §12.1, §12.2.1.1"), Reference("RFC 1918 §3"), Reference("RFC 6598 §7")),
-    filter="sip.Contact || sip.Record-Route || sip.Method == \"ACK\" || sip.Method == \"BYE\"",
+    references=(Reference("RFC 3261 §8.1.1.8, §12.1, §12.2.1.1"), Reference("RFC 3262 §3"),
+                Reference("RFC 1918 §3"), Reference("RFC 6598 §7")),
+    filter='sip.Contact || sip.Record-Route || sip.Method == "ACK" || sip.Method == "BYE" || sip.Method == "PRACK"',
     mitigation="Have the server replace the Contact by the source of the packet (fix_nated_contact, nat helper).",
     fix="Configure the external signalling address of the PBX or container that writes this address.",
     prevention="Check the Contact of outgoing messages in tests: no address that the other side cannot reach.",
     next_capture="Capture at the side that sends to this address: where do its ACK and BYE go? Does ICMP come back?",
-    explains=("SIP-ACK-LOST", "SIP-DIALOG-481"),
+    explains=("SIP-ACK-LOST", "SIP-DIALOG-481", "SIP-PRACK-TIMEOUT"),
     settings=(Setting("min_sends", 3, "sends", "practice: 1.5 s of Timer E; fewer is loss"),),
 )
 
@@ -64,20 +69,22 @@ _ANSWERED = (pl.col("method") == "INVITE") & pl.col("status").is_between(200, 29
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
-    """Answered dialogs in which requests to a private target of one side fail."""
-    answered = tables.transactions.select(_ANSWERED.sum()).item()
-    if not answered:
+    """Dialogs in which requests to a private target of one side fail."""
+    answered, early = tables.transactions.select(_ANSWERED.sum().alias("answered"),
+                                                 (pl.col("method") == "PRACK").sum().alias("early")).row(0)
+    if not answered and not early:
         return not_applicable("no answered INVITE in this capture")
     context = _Context(tables, settings["min_sends"])
     occurrences: list[Occurrence] = []
     for t in rows(context.suspects, Transaction):
         occurrences += context.occurrences(t, len(occurrences) < DETAILED)
     if not occurrences:
-        return clear(f"{answered} answered INVITEs; in none does a request to an unreachable Contact or "
+        return clear(f"{number_of(answered, 'answered INVITEs')}; in none does a request to an unreachable Contact or "
                      "Record-Route fail")
-    ends = tables.transactions.filter(_ANSWERED).select("call_id", "client", "server").unique()
+    calls = pl.concat([tables.transactions.filter(_ANSWERED), context.suspects])
+    ends = calls.select("call_id", "client", "server").unique()
     examined = Counter(host for row in ends.iter_rows() for host in {row[1], row[2]})
-    return found(occurrences, population="answered calls",
+    return found(occurrences, population="calls" if early else "answered calls",
                  examined={o.group: examined[str(o.scope["source.ip"])] for o in occurrences})
 
 
@@ -109,6 +116,13 @@ class _Context:
         calls = pl.concat([calls, repeating.select(_CALL)]).unique()
         self.suspects = (tables.transactions.filter(_ANSWERED).join(calls, on=_CALL, how="semi", maintain_order="left")
                          if len(calls) else repeating)
+        pracks = pl.DataFrame([key for key, lost in self._failed.items() if any(t.method == "PRACK" for t in lost)],
+                              schema=calls.schema, orient="row")
+        if len(pracks):
+            early = tables.transactions.filter(
+                (pl.col("method") == "INVITE") & pl.col("to_tag").is_null() & ~_ANSWERED.fill_null(value=False)
+                & pl.col("provisional_status").is_not_null())
+            self.suspects = pl.concat([self.suspects, early.join(pracks, on=_CALL, how="semi", maintain_order="left")])
         self._acks: dict[tuple[str, str, int], list[SipMessage]] = {}
         if len(repeating):
             for m in rows(tables.sip.filter((pl.col("method") == "ACK") & pl.col("call_id").is_in(
@@ -117,15 +131,22 @@ class _Context:
 
     def occurrences(self, t: Transaction, detailed: bool) -> list[Occurrence]:
         out = []
-        for message, source, sender in ((t.final_message, t.server, t.client),
+        answered = t.status is not None and 200 <= t.status < 300
+        reply = t.final_message if answered else self._reliable(t)
+        for message, source, sender in ((reply, t.server, t.client),
                                         (next(iter(t.request_messages), None), t.client, t.server)):
             named = target(self._tables, message, sender) if message is not None else None
             if message is None or named is None or named.kept_flow or not unreachable(named.host, source):
                 continue
-            fate = self._fate(t, named, sender, message == t.final_message)
+            fate = self._fate(t, named, sender, answered and message == reply)
             if fate.lost or fate.denied or fate.finals:
                 out.append(self._occurrence(t, message, named, source, sender, fate, detailed))
         return out
+
+    def _reliable(self, t: Transaction) -> int | None:
+        """The first provisional response that must be acknowledged."""
+        return next((m for m in t.response_messages if 100 < (self._tables.sip["status"][m] or 0) < 200
+                     and "rseq" in head(self._tables, m)), None)
 
     def _fate(self, t: Transaction, named: Target, sender: str, by_callee: bool) -> _Fate:
         fate = _Fate()
@@ -154,9 +175,9 @@ class _Context:
         if failed or fate.acks:
             confidence = Confidence.PROBABLE
         for f in fate.lost:
-            reasons.append(f"{f.method} goes to {f.server}:{f.server_port} {f.sends} times, no response")
+            reasons.append(f"{f.method} goes to {f.server}:{f.server_port} {times(f.sends)}, no response")
         if finals:
-            reasons.append(f"the {t.status} is sent {len(finals)} times, "
+            reasons.append(f"the {t.status} is sent {times(len(finals))}, "
                            + (f"while the ACK goes to {named.host}" if fate.acks else "no ACK passes here"))
         for f in fate.denied:
             reasons.append(f"{f.server} answers {f.method} with 481: another host has this address")

@@ -31,6 +31,8 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -43,7 +45,7 @@ PATTERN = Pattern(
     id="SIP-RPORT-MISSING",
     title="Responses go to the Via's port instead of the request's source port",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("sip-alg-rewrites-messages",),
     needs=("transactions", "sip", "icmp", "quality"),
     references=(Reference("RFC 3581 §3–4"), Reference("RFC 3261 §18.2.2")),
     filter="udp && sip.Via",
@@ -71,10 +73,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = [o for i, (t, via) in enumerate(zip(rows(astray, Transaction), vias, strict=True))
                    if (o := _occurrence(tables, twins, t, sent_by(via), i < DETAILED))]
     if not occurrences:
-        return clear(f"{len(answered)} UDP requests with a response; none is answered to the port of its Via, which "
-                     "differs from its source port, and repeated")
+        return clear(f"{number_of(len(answered), 'UDP requests')} with a response; none is answered to the port of "
+                     "its Via, which differs from its source port, and repeated")
     examined = Counter(server for server, _ in answered.select("server", "call_id").unique().iter_rows())
-    return found(occurrences, population="requests' Call-IDs",
+    return found(occurrences, population="Call-IDs",
                  examined={o.group: examined[o.group[0]] for o in occurrences})
 
 
@@ -107,8 +109,8 @@ def _occurrence(tables: Tables, twins: SipTwins, t: Transaction, via: SentBy | N
     if via is None or via.port not in tables.sip["destination_port"].gather(replies).to_list():
         return None
     confidence = Confidence.SUSPECTED if via.rport else Confidence.PROBABLE
-    reasons = [f"sent {t.sends} times from port {t.client_port}; {len(replies)} responses go to port {via.port}, "
-               "the one in the Via",
+    reasons = [f"sent {times(t.sends)} from port {t.client_port}; {number_of(len(replies), 'responses')} to port "
+               f"{via.port}, the one in the Via",
                "the Via asks for the source port with rport, which the server ignores" if via.rport
                else "the Via has no rport"]
     if via.host != t.client:
@@ -129,7 +131,7 @@ def _occurrence(tables: Tables, twins: SipTwins, t: Transaction, via: SentBy | N
         subject=t.call_id, group=(t.server, "rport ignored" if via.rport else "no rport"),
         title="Server ignores rport: responses go to the Via's port" if via.rport else "",
         summary=f"{t.server} answers {t.method} from {t.client}:{t.client_port} to port {via.port}, and the client "
-                f"repeats it {t.sends - 1} times.",
+                f"repeats it {times(t.sends - 1)}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(cited, {"sip.call_id": t.call_id, "source.port": t.client_port, "sip.via.port":
                                          via.port, "sip.via.host": via.host}) if detailed else (),

@@ -32,6 +32,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.offer_answer import exchanges
@@ -40,7 +41,7 @@ PATTERN = Pattern(
     id="SIP-SDP-OA-BROKEN",
     title="Offer and answer do not fit",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("sip-alg-rewrites-messages", "codec-and-dtmf-mismatch"),
     needs=("media", "sip", "transactions", "calls", "rtp"),
     references=(Reference("RFC 3264 §6, §6.1, §8, §8.3.2"), Reference("RFC 3261 §13.2.1"),
                 Reference("RFC 6337 §2.1, §3.1.1"), Reference("RFC 8866 §5.2")),
@@ -68,8 +69,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                 kinds.add((breach.party, breach.kind))
                 breaches.append(breach)
     if not breaches:
-        return clear(f"{tables.media['message'].n_unique()} descriptions; {len(calls)} calls were compared line by "
-                     "line, and each answer fits its offer")
+        return clear(f"{number_of(tables.media['message'].n_unique(), 'descriptions')}; "
+                     f"{number_of(len(calls), 'calls')} compared line by line, and each answer fits its offer")
     sent = tables.media.select("signalling_source", "call_id").unique()
     examined = Counter(sent["signalling_source"].to_list())
     return found([_occurrence(tables, b, i < DETAILED) for i, b in enumerate(breaches)], population="calls",
