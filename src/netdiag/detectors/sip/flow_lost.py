@@ -46,6 +46,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -55,7 +56,7 @@ PATTERN = Pattern(
     id="SIP-FLOW-LOST",
     title="The connection over which a client registered is gone: calls to it fail",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("registration-outlives-nat-binding",),
     needs=("tcp", "sip", "transactions", "registrations", "packets"),
     references=(Reference("RFC 5626 §4.4, §5.3, §11.5"), Reference("RFC 5923"), Reference("RFC 3261 §18")),
     filter="(tcp.flags.syn == 1 && tcp.flags.ack == 0) || sip.Status-Code == 430 || sip.Status-Code == 480",
@@ -90,9 +91,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                    if (o := context.connection(row))]
     occurrences += [o for row in calls(tables, refused, bound)[:DETAILED] if (o := context.call(row))]
     if not occurrences:
-        return clear(f"{len(bound)} registrations over TCP, {len(spoken)} connections to SIP ports; "
-                     "nobody is seen to miss one that is gone")
-    counts = Counter(bound.unique("device")["registrar"].to_list())
+        return clear(f"{number_of(len(bound), 'registrations')} over TCP, {number_of(len(spoken), 'connections')} to "
+                     "SIP ports; nobody is seen to miss one that is gone")
+    counts = Counter(bound.unique(["registrar", "aor"])["registrar"].to_list())
     return found(occurrences, population="registered clients", examined={(h,): n for h, n in counts.items()})
 
 
@@ -114,8 +115,12 @@ class _Context:
         times = self._tables.packets.ts
         gone = sorted(p for p in ends if times[p] < before_ns)
         if gone:
-            how = "reset" if gone[0] in old.rst_packets else "closed"
-            return f"its connection was {how} {(before_ns - int(times[gone[0]])) / 1e9:.0f} s before", gone[:2], True
+            by_server = gone[0] == old.fin_server_packet
+            how = "reset" if gone[0] in old.rst_packets else f"closed by the {'server' if by_server else 'client'}"
+            # Whoever answers a FIN with RST did not know the connection any more.
+            refused = ", whose FIN was answered with RST" if by_server and set(gone[1:2]) & set(old.rst_packets) else ""
+            before_s = (before_ns - int(times[gone[0]])) / 1e9
+            return f"its connection was {how} {before_s:.0f} s before{refused}", gone[:2], True
         if old.last_ns >= before_ns:
             return "", [], False
         if old.tail_server_unacked > 1:
@@ -187,5 +192,6 @@ class _Context:
             absence=absence, start_ns=int(row.get("ts_ns") or at_ns), end_ns=at_ns, alternatives=(
                 Alternative("the client is off or has left the network", "nothing else of it is seen since" if not later
                             else "", later),
-                Alternative("a device on the path forgot the idle connection", death if "silent" in death else "",
-                            death if "closed" in death else "")))
+                Alternative("a device on the path forgot the idle connection",
+                            death if "silent" in death or "with RST" in death else "",
+                            death if "by the client" in death else "")))

@@ -34,6 +34,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -45,7 +46,7 @@ PATTERN = Pattern(
     id="SIP-INVITE-TIMEOUT",
     title="No response to a request until its timer ran out",
     severity=Severity.HIGH,
-    cases=("registration-outlives-nat-binding",),
+    cases=("registration-outlives-nat-binding", "oversized-invite-over-udp", "trunk-flap-after-failover"),
     needs=("transactions", "sip", "icmp", "quality"),
     references=(Reference("RFC 3261 §17.1.1.2, §17.1.2.2, §16.8"), Reference("RFC 4320 §4.2")),
     filter="sip.Request-Line && sip.Method != \"ACK\"",
@@ -75,7 +76,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         & ((pl.col("sends") >= settings["min_sends"]) | (pl.col("transport") != "udp")))
     silent = _given_up(tables, silent)
     if not len(silent):
-        return clear(f"{len(asked)} requests; each was answered, cancelled, or not followed until its timer ran out")
+        return clear(f"{number_of(len(asked), 'requests')}; each was answered, cancelled, or not followed until its "
+                     "timer ran out")
     context = _Context(tables, silent)
     occurrences = [context.occurrence(t, status, i < DETAILED) for i, (t, status) in enumerate(
         zip(rows(silent, Transaction), silent["upstream"], strict=True))]
@@ -119,12 +121,14 @@ class _Context:
         packets, flow = sip["packet"].to_list(), int(sip["flow"][0])
         full, udp = FULL.get(t.method, 11), t.transport == "udp"
         ladder = ", ".join(f"{(ts - t.first_ns) / 1e9:.1f}" for ts in sip["ts_ns"].to_list())
-        confidence, reasons = Confidence.SUSPECTED, [f"sent {t.sends} times ({ladder} s), no response of any kind"]
+        confidence, reasons = Confidence.SUSPECTED, [
+            (f"sent {t.sends} times ({ladder} s)" if t.sends > 1 else "sent once") + ", no response of any kind"]
         others = self._answered.get(t.point, 0)
         if (t.sends >= full or not udp) and others:
             confidence = Confidence.PROBABLE
-            what = f"all {full} sends until Timer B or F" if udp else "32 s without a response"
-            reasons.append(f"{what}, while {others} other requests at this point are answered")
+            what = f"all {full} sends until Timer B or F" if udp else (
+                "no response until it gave up" if upstream is not None else "32 s without a response")
+            reasons.append(f"{what}, while {number_of(others, 'other requests')} at this point got an answer")
         if upstream is not None:
             reasons.append(f"{t.client} gave up and answered {upstream} to its own client")
         heard = self._heard.get((t.point, t.server))
@@ -146,7 +150,8 @@ class _Context:
         return Occurrence(
             subject=t.call_id, group=(t.client, t.server),
             title="" if t.method == "INVITE" else f"No response to {t.method} until its timer ran out",
-            summary=f"{t.client} sent {t.method} {t.sends} times to {t.server}:{t.server_port} and got no response.",
+            summary=f"{t.client} sent {t.method} {'once' if t.sends == 1 else f'{t.sends} times'} to "
+                    f"{t.server}:{t.server_port} and got no response.",
             confidence=confidence, reasons=tuple(reasons),
             evidence=self._tables.evidence(packets, {"sip.call_id": t.call_id, "sip.method": t.method,
                                                      "destination.ip": t.server}) if detailed else (),
