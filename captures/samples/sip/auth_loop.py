@@ -9,6 +9,7 @@ AOR = "sip:100@pbx.example"
 HIT_FRAMES = {"hit": list(range(1, 9)), "hit_stale": list(range(1, 9)), "hit_nodes": list(range(1, 11)),
               "hit_forbidden": list(range(1, 13)), "hit_algorithm": list(range(1, 7)),
               "hit_old_nonce": list(range(1, 7)), "hit_no_credentials": list(range(1, 7)),
+              "hit_by_turns": list(range(1, 13)), "hit_other_realm": list(range(1, 7)),
               "hit_invite": [1, 2, 4, 5, 7, 8]}
 
 
@@ -107,6 +108,29 @@ def hit_no_credentials():
     client = Client(wire)
     for i in range(3):
         client.round(i * 60.0, "", 401, f"n{i}")
+    return wire.sorted()
+
+
+def hit_by_turns():
+    """One address accepts a nonce that it has refused, then refuses fresh ones again: two servers behind it."""
+    wire = Wire()
+    client = Client(wire)
+    client.round(0.0, "", 401, "a1")
+    client.round(1.0, "a1", 401, "b1")
+    client.round(2.0, "b1", 401, "a1")
+    client.round(60.0, "a1", 200)
+    client.round(120.0, "a1", 401, "b2")
+    client.round(121.0, "b2", 401, "a2")
+    return wire.sorted()
+
+
+def hit_other_realm():
+    """The client answers each challenge with credentials for a realm that nobody asked for."""
+    wire = Wire()
+    client = Client(wire)
+    client.round(0.0, "", 401, "n1")
+    client.round(1.0, "n1", 401, "n2", realm="old.example")
+    client.round(2.0, "n2", 401, "n3", realm="old.example")
     return wire.sorted()
 
 

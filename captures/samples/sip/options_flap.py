@@ -9,7 +9,7 @@ PERIOD = 30.0
 
 HIT_FRAMES = {"hit": list(range(5, 17)), "hit_once": list(range(5, 11)),
               "hit_refused": list(range(5, 13)), "hit_rerouted": [10, 11, 12, 13, 19, 20],
-              "hit_false_alarm": [5, 6, 7, 8, 14, 15],
+              "hit_false_alarm": [5, 6, 7, 8, 14, 15], "hit_too_late": list(range(5, 15)),
               "hit_two_points": {"prober": [5, 6, 7, 8, 9, 10], "trunk": [6]}}
 
 
@@ -76,6 +76,17 @@ def hit_false_alarm():
     return wire.sorted()
 
 
+def hit_too_late():
+    """Two probes are answered after 2.4 s; the prober sent them twice and not a third time, so it had given up."""
+    wire = Wire()
+    for i, outcome in enumerate("uududuu"):
+        if outcome == "u":
+            _probe(wire, i)
+        else:
+            _probe(wire, i, delay=2.4, sends=2)
+    return wire.sorted()
+
+
 def hit_two_points():
     """The trunk does answer; the answer gets lost on the way back."""
     prober, trunk = _series("uuduuu"), Wire()
@@ -94,6 +105,17 @@ def near_miss_repeated():
     _probe(wire, 2, delay=0.55, sends=2)
     for i in range(3, 6):
         _probe(wire, i)
+    return wire.sorted()
+
+
+def near_miss_slow():
+    """Condition: the prober has given up. It goes on repeating the probe until the answer comes after 2.4 s."""
+    wire = Wire()
+    for i, outcome in enumerate("uududuu"):
+        if outcome == "u":
+            _probe(wire, i)
+        else:
+            _probe(wire, i, delay=2.4, sends=3)
     return wire.sorted()
 
 

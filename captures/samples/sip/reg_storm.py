@@ -7,7 +7,7 @@ from _craft.network import Wire
 REGISTRAR = "198.51.100.10"
 
 HIT_FRAMES = {"hit": list(range(17, 37)), "hit_jitter": list(range(17, 37)), "hit_from_the_start": list(range(1, 21)),
-              "hit_silent": list(range(1, 11))}
+              "hit_silent": list(range(1, 11)), "hit_boundary": list(range(17, 37))}
 
 
 class Phones:
@@ -52,6 +52,14 @@ def hit():
     phones = Phones().calm()
     for k in range(3):
         phones.burst(10.0 + 4 * k)
+    return phones.sorted()
+
+
+def hit_boundary():
+    """Half of each wave falls into one second of the clock and half into the next; together they are one wave."""
+    phones = Phones().calm()
+    for k in range(3):
+        phones.burst(10.55 + 4 * k)
     return phones.sorted()
 
 

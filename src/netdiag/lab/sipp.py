@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -140,6 +141,11 @@ class Agent:
         except Exception as error:  # pysipp raises RuntimeError, SIPpFailure and a TimeoutError of its own
             raise LabError(f"SIPp {self.name}: {error}\n{self._log()}") from error
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to SIPp: SIGSTOP makes a server that hangs, with its port open, until SIGCONT."""
+        for running in self._processes():
+            running.send_signal(number)
+
     def stop(self) -> None:
         """End the process if it still runs."""
         # Not through pysipp: its SIGUSR1 lets calls finish first, which a broken call never does.
@@ -185,7 +191,8 @@ def _agent(
     main.write_text(scenario)
     settings: dict[str, Any] = {
         "prefix": _words(node.prefix),
-        "bin_path": _words([process.which("sipp") or "sipp", "-nostdin"]),
+        # SIPp refuses to run several sockets when its default of 50000 is above the limit of open files.
+        "bin_path": _words([process.which("sipp") or "sipp", "-nostdin", "-max_socket", "1000"]),
         "scen_file": str(main),
         # Not logdir: pysipp compares a character by identity when it is set, which fails at random.
         "screen_file": str(directory / "screen.log"),

@@ -63,6 +63,12 @@ def routing(tables: Tables, message: int) -> Routing:
                    tuple(map(_uri, lists["route"])), tuple(map(_uri, lists["record-route"])))
 
 
+def after(recorded: tuple[RouteUri, ...], own: set[str]) -> tuple[RouteUri, ...]:
+    """What follows the entries of the element with one of these names; all where it has none."""
+    last = max((i for i, entry in enumerate(recorded) if entry.host in own), default=-1)
+    return recorded[last + 1:]
+
+
 def _hosts(via: str) -> frozenset[str]:
     found = (pattern.search(via) for pattern in (_SENT_BY, _RECEIVED))
     return frozenset(decode.readable(m[1].strip("[]")).lower() for m in found if m)

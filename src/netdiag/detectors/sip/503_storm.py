@@ -18,7 +18,7 @@ retry. Challenges (401, 407) are no attempts of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -34,6 +34,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.sip_details import added
@@ -43,7 +44,7 @@ PATTERN = Pattern(
     id="SIP-503-STORM",
     title="Overload: refused calls are retried at once, and the retries multiply the load",
     severity=Severity.CRITICAL,
-    cases=(),
+    cases=("overload-retry-storm",),
     needs=("transactions", "sip", "quality"),
     references=(Reference("RFC 3261 §20.33, §21.5.4"), Reference("RFC 3263 §4.3"), Reference("RFC 5390"),
                 Reference("RFC 7339")),
@@ -95,12 +96,30 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     asked = asked.select("point", "client", "server", "call_id", "method", "to_tag", "status", "first_ns", "last_ns",
                          "request_messages", "final_message", refused=pl.col("status").is_in(REFUSED))
     if not asked["refused"].sum() * 100 > settings["share"] * settings["min_transactions"]:
-        return clear(f"{asked['refused'].sum()} of {len(asked)} transactions end in 503, 500 or 408")
+        return clear(f"{number_of(len(asked), 'transactions')}, {asked['refused'].sum()} of them ended in 503, 500 or "
+                     "408")
     storms = _storms(asked, settings)
-    occurrences = [o for storm in storms if (o := _occurrence(tables, asked, settings, storm))]
-    if not occurrences:
-        return clear(f"{len(storms)} servers refuse much for a while, and nothing shows that their clients multiply it")
-    return found(occurrences, population="servers")
+    told = [(storm, o) for storm in storms if (o := _occurrence(tables, asked, settings, storm))]
+    if not told:
+        return clear(f"{number_of(len(storms), 'servers')} refused much for a while, and nothing shows that clients "
+                     "multiply it")
+    return found(_joined(asked, told), population="servers")
+
+
+def _joined(asked: pl.DataFrame, told: list[tuple[_Storm, Occurrence]]) -> list[Occurrence]:
+    """Servers that refuse the same calls, one behind the other or in turn, are in one storm: one group."""
+    calls = [set(asked.filter(
+        pl.col("refused") & (pl.col("point") == storm.point) & (pl.col("server") == storm.server)
+        & pl.col("first_ns").is_between(storm.start_ns, storm.end_ns))["call_id"].to_list()) for storm, _ in told]
+    lead = list(range(len(told)))
+    for i, mine in enumerate(calls):
+        for j in range(i):
+            if 2 * len(mine & calls[j]) >= min(len(mine), len(calls[j])):
+                lead = [lead[j] if k == lead[i] else k for k in lead]
+    groups: dict[int, set[str]] = {}
+    for k, (_, o) in zip(lead, told, strict=True):
+        groups.setdefault(k, set()).update(o.group)
+    return [replace(o, group=tuple(sorted(groups[k]))) for k, (_, o) in zip(lead, told, strict=True)]
 
 
 def _storms(asked: pl.DataFrame, settings: dict[str, float]) -> list[_Storm]:

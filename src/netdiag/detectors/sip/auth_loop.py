@@ -6,7 +6,9 @@ once more, again and again, or refused with 403 on REGISTER. What the packets sa
 the very nonce just issued and refused without ``stale`` are wrong in themselves (password, user name, realm, or a URI
 that something rewrote, RFC 7616 §3.4); ``stale=true`` each time means that they are right and the nonce is not accepted
 (§3.3); a nonce that another server issued means that the servers do not share theirs; an algorithm that was not offered
-is a mismatch (RFC 8760); requests that never carry credentials come from a client without any for that realm.
+is a mismatch (RFC 8760); requests that never carry credentials come from a client without any for that realm, or with
+some for another realm. Credentials that are refused, accepted and refused again at one address, each time with the
+nonce just issued, are right: several servers answer there, and do not share their nonces.
 
 **What lifts the suspicion.** Three refusals for one realm and user (probable). One server accepts this user with a
 nonce of its own, and another refuses nonces that it did not issue (confirmed).
@@ -14,7 +16,7 @@ nonce of its own, and another refuses nonces that it did not issue (confirmed).
 **What looks alike and is not it.** One challenge before success is how digest works; so is one refusal of an old nonce
 followed by success. A proxy and a server that challenge once each ask for two realms. An INVITE that is refused with
 403 has passed authentication. Scanners guess passwords; their requests are left out by their User-Agent, or when one
-address tries many users and none is accepted.
+address tries many users and none is accepted. A password that is corrected is refused first and then accepted, once.
 """
 
 from __future__ import annotations
@@ -24,6 +26,21 @@ from collections import Counter
 import numpy as np
 import polars as pl
 
+from netdiag.detectors.sip._auth_kinds import (
+    ALGORITHM,
+    FOREIGN,
+    NONE,
+    OLD,
+    REALM,
+    SECRET,
+    STALE,
+    SURE,
+    TURNS,
+    judge,
+    other_realms,
+    pools,
+    refused_first,
+)
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -36,18 +53,18 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.sip_auth import CHALLENGED, AuthRound, Key, auth_rounds
 from netdiag.tables.sip_details import details
-from netdiag.tables.sip_digest import Digest
 from netdiag.tables.sip_groups import group_codes
 
 PATTERN = Pattern(
     id="SIP-AUTH-LOOP",
     title="Digest challenge loop: every request with credentials is challenged again",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("authentication-loop",),
     needs=("transactions", "sip"),
     references=(Reference("RFC 3261 §22.2–22.4"), Reference("RFC 7616 §3.3–3.4"), Reference("RFC 8760")),
     filter="sip.Status-Code == 401 || sip.Status-Code == 407 || sip.auth || sip.Method == \"REGISTER\"",
@@ -59,13 +76,14 @@ PATTERN = Pattern(
               Setting("max_users", 20, "users", "practice: one address that tries more, all in vain, is a scanner")),
 )
 
-SURE = 3
-"""Refusals of one user in one realm that make it probable (practice)."""
 DETAILED = 200
 """Users whose rounds are listed; the others of a flood are counted (practice)."""
-SECRET, STALE, FOREIGN, ALGORITHM, OLD, NONE = (
-    "the credentials are wrong", "each nonce is called stale", "servers do not share their nonces",
-    "the algorithm was not offered", "an old nonce is used again", "no credentials are sent")
+GUESSED = (SECRET, NONE, REALM)
+_SPEAKS_FOR = {SECRET: "each nonce is fresh", REALM: "the realm of the credentials is not that of the challenge"}
+_SPEAKS_AGAINST = {STALE: "the server itself calls the nonce the reason",
+                   FOREIGN: "each server refuses what another one issued",
+                   TURNS: "the same credentials are accepted at other times"}
+
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Users whose credentials for a realm are refused several times without success between."""
@@ -73,27 +91,34 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not asked:
         return not_applicable("no SIP request was challenged in this capture")
     rounds = auth_rounds(tables, _suspects(tables))
+    strangers = other_realms(rounds)
     occurrences = []
     for key, mine in rounds.items():
-        for one in _pools(mine):
-            kind, run = _judge(one, int(settings["min_refused"]))
+        for one in pools(mine):
+            kind, run = judge(one, int(settings["min_refused"]))
+            if kind == NONE and key[:3] in strangers:
+                kind = REALM
             if kind:
                 occurrences.append((key, kind, run, one))
     tried: dict[tuple[str, str], set[str]] = {}
     for (point, client, user, *_), kind, *_ in occurrences:
-        if kind in (SECRET, NONE):
+        if kind in GUESSED:
             tried.setdefault((point, client), set()).add(user)
-    kept = [o for o in occurrences if o[1] not in (SECRET, NONE)
+    kept = [o for o in occurrences if o[1] not in GUESSED
             or len(tried[o[0][0], o[0][1]]) <= settings["max_users"]]
     if not kept:
-        return clear(f"{asked} challenges; none is repeated in answer to credentials until the client gives up"
-                     + (f"; left out: {len(tried)} addresses that try many users in vain" if occurrences else ""))
-    examined: Counter[tuple[str, ...]] = Counter()
-    users = {(realm, user) for _, _, user, realm, _ in rounds}
-    for realm, kind in {(o[0][3], o[1]) for o in kept}:
-        examined[realm, kind] = sum(1 for r, _ in users if r == realm)
-    return found([_occurrence(tables, *o, i < DETAILED) for i, o in enumerate(kept)],
-                 population="users challenged more than once", examined=dict(examined))
+        return clear(f"{number_of(asked, 'challenges')}; none is repeated in answer to credentials until the client "
+                     "gives up"
+                     + (f"; left out: {number_of(len(tried), 'addresses')} with many users, all in "
+                        "vain" if occurrences else ""))
+    # In front of a balancer the same fault shows as one of these: who knows more names it.
+    pooled = {(key[2], key[3]) for key, kind, *_ in kept if kind == FOREIGN}
+    groups = [(key[3], FOREIGN if (key[2], key[3]) in pooled and kind in (SECRET, TURNS, OLD) else kind)
+              for key, kind, *_ in kept]
+    examined = Counter(realm for _, realm in {(user, realm) for _, _, user, realm, _ in rounds})
+    return found([_occurrence(tables, *o, group, strangers, i < DETAILED)
+                  for i, (o, group) in enumerate(zip(kept, groups, strict=True))],
+                 population="users challenged more than once", examined={g: examined[g[0]] for g in groups})
 
 
 def _suspects(tables: Tables) -> pl.DataFrame:
@@ -127,55 +152,8 @@ def _suspects(tables: Tables) -> pl.DataFrame:
     return tables.transactions[chosen].sort("first_ns", maintain_order=True)
 
 
-def _pools(rounds: list[AuthRound]) -> list[list[AuthRound]]:
-    """All rounds together where a server refuses what another one issued, else those of each server."""
-    issuer = {d.nonce: r.server for r in rounds for d in r.issued}
-    if any(r.refused and r.used and issuer.get(r.used.nonce, r.server) != r.server for r in rounds):
-        return [rounds]
-    servers: dict[str, list[AuthRound]] = {}
-    for r in rounds:
-        servers.setdefault(r.server, []).append(r)
-    return list(servers.values())
-
-
-def _judge(rounds: list[AuthRound], least: int) -> tuple[str, list[AuthRound]]:
-    """What is wrong, "" for nothing, and the rounds that show it."""
-    issuer = {d.nonce: r.server for r in rounds for d in r.issued}
-    strange = [r for r in rounds if r.refused and r.used and issuer.get(r.used.nonce, r.server) != r.server]
-    if len(strange) >= least:
-        return FOREIGN, rounds
-    if not any(r.used for r in rounds):
-        return (NONE, rounds) if len(rounds) >= SURE else ("", [])
-    best = _longest(rounds)
-    refused = [r for r in best if r.refused]
-    if len(refused) < least:
-        return "", []
-    if sum(any(d.stale for d in r.issued) for r in refused) > len(refused) // 2:
-        return STALE, best
-    last: tuple[Digest, ...] = ()
-    wrong = old = 0
-    for r in best:
-        if r.used and r.refused and last:
-            wrong += r.used.algorithm not in {d.algorithm for d in last}
-            old += r.used.nonce not in {d.nonce for d in last}
-        last = r.issued or last
-    return (ALGORITHM if wrong > len(refused) // 2 else OLD if old > len(refused) // 2 else SECRET), best
-
-
-def _longest(rounds: list[AuthRound]) -> list[AuthRound]:
-    """The rounds without accepted credentials between that have the most refusals, up to the last of these."""
-    best, most, begin, count = (0, 0), 0, 0, 0
-    for i, r in enumerate(rounds):
-        if r.used and not r.refused:
-            begin, count = i + 1, 0
-        count += r.refused
-        if count > most:
-            best, most = (begin, i + 1), count
-    return rounds[slice(*best)]
-
-
-def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool: list[AuthRound], detailed: bool
-                ) -> Occurrence:
+def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool: list[AuthRound],
+                group: tuple[str, str], strangers: dict[tuple[str, str, str], str], detailed: bool) -> Occurrence:
     _, client, user, realm, _ = key
     refused = [r for r in run if r.refused]
     servers = sorted({r.server for r in run})
@@ -185,7 +163,7 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
     reasons = [f"{len(refused)} requests with credentials of user {name!r} for realm {realm!r} are refused in "
                f"{seconds:.1f} s" if refused else f"{len(run)} requests are challenged in {seconds:.1f} s, none "
                f"of them has credentials for realm {realm!r}"]
-    if len(refused) >= SURE:
+    if len(refused) >= SURE or kind == REALM:
         confidence = Confidence.PROBABLE
     if kind == FOREIGN:
         pairs = sorted({(issuer[r.used.nonce], r.server) for r in refused if r.used and r.used.nonce in issuer
@@ -197,6 +175,12 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
             reasons.append(f"{own.server} accepts the same user with a nonce of its own")
     elif kind == STALE:
         reasons.append(f"{sum(any(d.stale for d in r.issued) for r in refused)} of the refusals say stale=true")
+    elif kind == TURNS:
+        accepted = sum(1 for r in pool if r.used and not r.refused)
+        reasons.append(f"accepted in between: {number_of(accepted, 'requests')} with credentials of this user"
+                       + (", one with a nonce that was refused before" if refused_first(pool) else ""))
+    elif kind == REALM:
+        reasons.append(f"the credentials that are sent are for realm {strangers[key[:3]]!r}, which no challenge names")
     elif kind == SECRET:
         reasons.append("each used the nonce just issued, and no refusal calls it stale")
     elif refused and (seen := next(r.used for r in refused if r.used)):
@@ -209,8 +193,11 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
     rows = tables.sip["packet"].gather([m for r in run for m in (r.request, r.final)]).to_list() if detailed else []
     calls = {f"call:{r.call_id}" for r in run[:20]}
     uris = sorted({r.used.uri for r in refused if r.used})
+    forgets = () if kind != TURNS else (Alternative(
+        "one server that forgets nonces, and not several", "it is one address",
+        "a nonce is accepted that was refused before" if refused_first(pool) else ""),)
     return Occurrence(
-        subject=user or client, group=(realm, kind), title=f"Digest challenge loop: {kind}",
+        subject=user or client, group=group, title=f"Digest challenge loop: {kind}",
         summary=f"{', '.join(servers)} refuse{'s' if len(servers) == 1 else ''} {len(refused) or len(run)} requests "
                 f"of {user or client}: {kind}.",
         confidence=confidence, reasons=tuple(reasons),
@@ -221,7 +208,7 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
         keys=frozenset({f"aor:{user}", *calls, *(f"host:{s}" for s in servers)}),
         start_ns=run[0].at_ns, end_ns=run[-1].at_ns, alternatives=(
             Alternative("password, user name or realm differ between client and server",
-                        "each nonce is fresh" if kind == SECRET else "it would be refused in the same way",
-                        "the server itself calls the nonce the reason" if kind in (STALE, FOREIGN) else ""),
+                        _SPEAKS_FOR.get(kind, "it would be refused in the same way"), _SPEAKS_AGAINST.get(kind, "")),
             Alternative("something on the way changes the request URI or the credentials",
-                        f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", "")))
+                        f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", ""),
+            *forgets))

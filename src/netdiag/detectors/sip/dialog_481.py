@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -36,6 +36,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -48,7 +49,7 @@ PATTERN = Pattern(
     id="SIP-DIALOG-481",
     title="Request inside a call reaches an element that does not know the call",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("trunk-flap-after-failover",),
     needs=("transactions", "sip", "icmp", "packets"),
     references=(Reference("RFC 3261 §12.2.1.2, §12.2.2"), Reference("RFC 5057 §5.1")),
     filter="sip.Status-Code == 481 || sip.CSeq.method == \"INVITE\" || sip.Method == \"BYE\"",
@@ -84,6 +85,8 @@ class _Denied:
     """Addresses that the request may rightly go to."""
     moved: bool
     """Another address answers."""
+    elsewhere: tuple[int, ...] = ()
+    """Messages of the same request and answer at other points, farther from who answers."""
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -107,9 +110,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         if len(unseen):
             unseen = unseen.join(tables.transactions.filter(began), on=_CALL, how="anti")
         if len(unseen):
-            return inconclusive(f"{len(unseen)} requests get 481 in calls whose start was not captured",
+            return inconclusive(f"{number_of(len(unseen), 'requests')} got 481 in calls whose start was not captured",
                                 "Capture from before the calls are set up.")
-        return clear(f"{count} requests inside calls; none is answered as if there were no such call")
+        return clear(f"{number_of(count, 'requests')} inside calls; none is answered as if there were no such call")
+    denied = _nearest(tables, denied)
     crowd = _crowds(denied)
     occurrences = [_occurrence(tables, d, n, i < DETAILED) for i, (d, n) in enumerate(zip(denied, crowd, strict=True))]
     pairs = tables.transactions.filter(inside).select("server", "call_id").unique()
@@ -162,6 +166,22 @@ def _denied(tables: Tables, t: Transaction, setups: dict[tuple[str, str], list[T
     return _Denied(t, request, final, setup, owners, moved) if moved or t.status == UNKNOWN else None
 
 
+def _nearest(tables: Tables, denied: list[_Denied]) -> list[_Denied]:
+    """Each request once, where several points saw it: the one nearest to who answers, by the TTL that is left.
+
+    A balancer or NAT between the points changes the addresses, so that it would look like two hosts that deny it.
+    """
+    same: dict[tuple[str, int, str, str | None], list[_Denied]] = {}
+    for d in denied:
+        same.setdefault((d.t.call_id, d.t.cseq, d.t.method, d.t.branch), []).append(d)
+    out = []
+    for seen in same.values():
+        lead = min(seen, key=lambda d: int(tables.packets.ttl[d.request.packet])) if len(seen) > 1 else seen[0]
+        out.append(replace(lead, elsewhere=tuple(m for d in seen if d is not lead for m in (
+            d.setup.message, *d.t.request_messages, d.final.message))))
+    return out
+
+
 def _same_side(messages: dict[int, SipMessage], bye: Transaction, request: SipMessage) -> bool:
     """Is it this request at another hop, or one of the same side that the dialog was denied to as well?"""
     tag = messages[bye.request_messages[0]].from_tag if bye.request_messages else None
@@ -193,7 +213,8 @@ def _occurrence(tables: Tables, d: _Denied, alike: int, detailed: bool) -> Occur
         confidence = Confidence.CONFIRMED if outage else confidence
     reasons += [outage] if outage else []
     sip = tables.sip
-    cited = sip["packet"].gather([d.setup.message, *t.request_messages, d.final.message]).to_list() + packets
+    cited = sip["packet"].gather(
+        [d.setup.message, *t.request_messages, d.final.message, *d.elsewhere]).to_list() + packets
     return Occurrence(
         subject=t.call_id, group=(host,), severity=None if d.moved or alike >= MANY else Severity.MEDIUM,
         summary=f"{host} answers {t.method} with {t.status}; the call was set up {lasted:.1f} s before by "
@@ -233,6 +254,6 @@ def _outage(tables: Tables, d: _Denied, host: str) -> tuple[str, list[int]]:
     if len(lost):
         return (f"{lost['method'][0]} to {lost['server'][0]} got no response, "
                 f"{(d.final.ts_ns - lost['first_ns'][0]) / 1e9:.1f} s before", [])
-    if d.t.transport == "tcp" and not d.moved and d.request.flow != d.setup.flow:
+    if d.t.transport != "udp" and not d.moved and d.request.flow != d.setup.flow:
         return "the request came on another TCP connection than the INVITE", []
     return "", []

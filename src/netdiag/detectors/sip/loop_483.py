@@ -38,6 +38,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -50,7 +51,7 @@ PATTERN = Pattern(
     id="SIP-LOOP-483",
     title="Routing loop: a request circles until Max-Forwards is used up",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("overload-retry-storm",),
     needs=("transactions", "sip"),
     references=(Reference("RFC 3261 §8.1.1.6, §8.2.2.2, §16.3"), Reference("RFC 5393")),
     filter="sip.Status-Code == 483 || sip.Status-Code == 482 || (sip.Request-Line && sip.Max-Forwards < 70)",
@@ -84,7 +85,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     refused = asked.filter(pl.col("status").is_in([LOOP_DETECTED, TOO_MANY_HOPS]))
     suspects = pl.concat([again, refused]).select(_REQUEST).unique(maintain_order=True)
     if not len(suspects):
-        return clear(f"{len(asked)} requests; none is refused with 482 or 483, or takes one hop three times")
+        return clear(f"{number_of(len(asked), 'requests')}; none is refused with 482 or 483, or takes one hop three "
+                     "times")
     occurrences: list[Occurrence] = []
     leads: dict[frozenset[tuple[str, str]], Occurrence] = {}
     for part in asked.join(suspects, on=_REQUEST, how="semi", maintain_order="left").partition_by(
@@ -99,7 +101,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             occurrences.append(made)
             leads.setdefault(hops, made)
     if not occurrences:
-        return clear(f"{len(suspects)} requests take a hop again or are refused with 482 or 483: probes and forks")
+        return clear(f"{number_of(len(suspects), 'requests')} took a hop again or got 482 or 483: probes and forks")
     servers = asked.select("server", "call_id").unique()["server"]
     counts = Counter(servers.to_list())
     return found(occurrences, population="calls", examined={
@@ -155,7 +157,7 @@ def _occurrence(tables: Tables, settings: dict[str, float], all_: list[Transacti
         group = tuple(sorted({t.server for t in circle}))
         cited = [t.request_messages[0] for t in sorted(circle, key=lambda t: t.first_ns)[:CITED]]
         summary = (f"{first.method} {first.call_id} goes in a {kind} over {', '.join(group)}, "
-                   f"{len(circle)} passes in {(circle[-1].last_request_ns - circle[0].first_ns) / 1e9:.1f} s.")
+                   f"{len(circle)} passes in {(circle[-1].last_request_ns - circle[0].first_ns) / 1e9:.3g} s.")
     else:
         lone = [t for t in all_ if t.status in (LOOP_DETECTED, TOO_MANY_HOPS)]
         told = next(((t, said) for t in lone if (said := _refusal(tables, t, all_))), None)

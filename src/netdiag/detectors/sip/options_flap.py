@@ -2,10 +2,11 @@
 
 A proxy or PBX that asks a peer with OPTIONS at a steady period (RFC 3261 §11) takes it out of its routes when a probe
 fails and back when one succeeds. What fails here is a probe without any response, although the prober went on to the
-next one or 32 s passed (Timer F, §17.1.2.2; most products give up after 2 to 5 s), or one that ends in 408 or 503.
-When success and failure change twice or more within half an hour, the cause comes and goes: loss on the path, a NAT
-or TLS binding that dies between probes, a peer too busy to answer in time. Calls in between tell whether the peer was
-down: if it goes on answering INVITEs, only its probes fail.
+next one or 32 s passed (Timer F, §17.1.2.2; most products give up after 1 to 5 s), or one that ends in 408 or 503, or
+whose answer comes after the prober has given up: over UDP it repeats the request until it does (Timer E), so that a
+repetition which is due and is not sent tells. When success and failure change twice or more within half an hour, the
+cause comes and goes: loss on the path, a NAT or TLS binding that dies between probes, a peer too busy to answer in
+time. Calls in between tell whether the peer was down: if it goes on answering INVITEs, only its probes fail.
 
 **What lifts the suspicion.** One failure between successes is suspected; a second one, with a success between them, is
 alternation (probable). Calls that go to another peer while it counts as down and come back with the probes, or a
@@ -20,12 +21,13 @@ no steady period are not probes; scanners ask each address once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
-from statistics import fmean, median, pstdev
+from statistics import median
 
 import polars as pl
 
+from netdiag.detectors.sip._probes import FAILURES, LATE_S, PAIR, Probe, judged_series
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -38,48 +40,35 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
-from netdiag.tables.schema import rows
 from netdiag.tables.sip import Transaction
-from netdiag.tables.sip_details import added
-from netdiag.tables.sip_routing import routing
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
     id="SIP-OPTIONS-FLAP",
     title="Trunk keep-alive flaps: OPTIONS probes of a peer fail and succeed in turn",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("trunk-flap-after-failover",),
     needs=("transactions", "sip", "quality"),
     references=(Reference("RFC 3261 §11, §17.1.2.2"),),
     filter='sip.CSeq.method == "OPTIONS"',
     mitigation="Wait longer for the answer, and mark the peer down only after several failed probes in a row.",
     fix="Remove what loses the probes: a NAT, firewall or TLS idle time-out shorter than the period, a rate limit, an "
-        "overloaded peer.",
+        "overloaded peer, a load balancer that keeps the prober on a node that is dead.",
     prevention="Probe more often than any idle time-out on the path; raise an alarm on the number of changes.",
     next_capture="Capture at the peer: do the failed probes arrive, and do their answers leave?",
-    settings=(Setting("deviation", 10, "%", "practice: standard deviation of a steady period"),
+    settings=(Setting("deviation", 10, "%", "practice: how far the waits of a steady prober differ from the usual one"),
+              Setting("steady", 75, "%", "practice: share of the waits that are so close to the usual one"),
+              Setting("slack", 25, "%", "practice: how late a repetition may be, as servers run coarse timers"),
               Setting("window", 1800, "s", "practice: two changes within half an hour"),
               Setting("min_transitions", 2, "changes", "practice: down and up again")),
     explains=("SIP-INVITE-TIMEOUT",),
 )
 
-TIMER_F_NS = 32_000_000_000
-"""64 times T1 (RFC 3261 §17.1.2.2)."""
-FAILURES = (408, 503)
-"""What a proxy answers for a peer that does not (RFC 3261 §21.4.9, §21.5.4)."""
-DETAILED, PROBES, SPELLS = 50, 5_000, 50
-"""Pairs of prober and peer that are looked at closely, probes of each, and failures compared with calls and other
-points (practice).
-"""
-_PAIR = ["point", "client", "server", "server_port", "transport"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    transaction: Transaction
-    up: bool
+DETAILED, SPELLS = 50, 50
+"""Pairs of prober and peer that are looked at closely, and failures compared with calls and other points (practice)."""
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -90,40 +79,49 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return not_applicable("no OPTIONS outside a dialog in this capture")
     silent = pl.col("response_messages").list.len() == 0
     failed = silent | pl.col("status").is_in(FAILURES)
-    mixed = asked.group_by(_PAIR, maintain_order=True).agg(bad=failed.sum(), good=(~failed).sum()).filter(
+    late = ((pl.col("sends") > 1) & (pl.col("response_s") > LATE_S)).fill_null(False)
+    mixed = asked.group_by(PAIR, maintain_order=True).agg(bad=(failed | late).sum(), good=(~failed).sum()).filter(
         (pl.col("bad") > 0) & (pl.col("good") > 1))
-    occurrences = [o for key in mixed.select(_PAIR).head(DETAILED).iter_rows()
-                   for series in _series(tables, asked, key) if (o := _occurrence(tables, settings, series))]
+    occurrences = _told_once([
+        (_ttl(tables, one), o) for key in mixed.select(PAIR).head(DETAILED).iter_rows()
+        for one in judged_series(tables, asked, key, settings["slack"] / 100)
+        if (o := _occurrence(tables, settings, one))])
     if not occurrences:
         return clear(f"{len(asked)} OPTIONS; no steady series of them fails and succeeds in turn")
-    pairs = asked.select("client", "server").unique().iter_rows()
-    return found(occurrences, population="probed peers", examined=dict.fromkeys(pairs, 1))
+    return found(occurrences, population="probed peers", examined=dict.fromkeys((o.group for o in occurrences), 1))
 
 
-def _series(tables: Tables, asked: pl.DataFrame, key: tuple[object, ...]) -> Iterator[list[_Probe]]:
-    """Judged probes of one pair, in order, for each Request-URI."""
-    mine = asked.filter(pl.all_horizontal(pl.col(c) == v for c, v in zip(_PAIR, key, strict=True))).head(PROBES)
-    mine = added(tables, mine.with_columns(request=pl.col("request_messages").list.first()), ("uri",), "request")
-    end = tables.quality.filter(pl.col("point") == key[0])["last_ns"].max()
-    for part in mine.partition_by("uri", maintain_order=True):
-        items = list(rows(part, Transaction))
-        out = []
-        for i, t in enumerate(items):
-            if not t.response_messages:
-                if i + 1 < len(items) or (isinstance(end, int) and end - t.first_ns >= TIMER_F_NS):
-                    out.append(_Probe(t, False))
-            elif t.status in FAILURES and t.final_message is not None:
-                if routing(tables, t.final_message).retry_after is None:
-                    out.append(_Probe(t, False))
-            else:
-                out.append(_Probe(t, True))
-        yield out
+def _ttl(tables: Tables, series: list[Probe]) -> int:
+    return int(tables.packets.ttl[tables.sip["packet"][series[0].transaction.request_messages[0]]])
 
 
-def _occurrence(tables: Tables, settings: dict[str, float], series: list[_Probe]) -> Occurrence | None:
+def _told_once(occurrences: list[tuple[int, Occurrence]]) -> list[Occurrence]:
+    """Series with the same probes (Call-IDs) are one, seen at points with a NAT or balancer between.
+
+    The surest account stays, of equal ones that of the point nearest to the peer, by the TTL that comes with each.
+    """
+    out: list[Occurrence] = []
+    for _, o in sorted(occurrences, key=lambda pair: (-pair[1].confidence, pair[0])):
+        probes = {key for key in o.keys if key.startswith("call:")}
+        same = next((i for i, other in enumerate(out) if probes & other.keys), None)
+        if same is None:
+            out.append(o)
+        else:
+            lead = out[same]
+            out[same] = replace(lead, evidence=lead.evidence + o.evidence, flows=lead.flows + o.flows,
+                                keys=lead.keys | o.keys)
+    return out
+
+
+def _occurrence(tables: Tables, settings: dict[str, float], series: list[Probe]) -> Occurrence | None:
     # Many probers ask more often while the peer counts as down: only waits after a success are to be equal.
     waits = [(b.transaction.first_ns - a.transaction.first_ns) / 1e9 for a, b in pairwise(series) if a.up]
-    if len(waits) < 3 or pstdev(waits) > fmean(waits) * settings["deviation"] / 100:
+    if len(waits) < 3:
+        return None
+    # Not the standard deviation: one late timer of a busy prober would hide a period that is plain to see.
+    usual = median(waits)
+    alike = sum(abs(w - usual) <= usual * settings["deviation"] / 100 for w in waits)
+    if alike < len(waits) * settings["steady"] / 100:
         return None
     changes = [b.transaction.first_ns for a, b in pairwise(series) if a.up != b.up]
     least = max(2, int(settings["min_transitions"]))
@@ -134,19 +132,23 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[_Probe]
     down = [p.transaction for p in series if not p.up]
     first = series[0].transaction
     confidence, reasons = Confidence.SUSPECTED, [
-        f"{len(down)} of {len(series)} probes fail, every {median(waits):.0f} s one is sent; "
+        f"{len(down)} of {len(series)} probes fail, every {usual:.0f} s one is sent; "
         f"{len(changes)} changes between success and failure"]
     if sum(1 for a, b in pairwise(series) if a.up and not b.up) > 1:
         confidence = Confidence.PROBABLE
-    codes = sorted({t.status for t in down if t.status})
+    codes = sorted({t.status for t in down if t.status in FAILURES})
+    late = [t.response_s for t in down if t.response_s is not None and t.status not in FAILURES]
     silent = sum(1 for t in down if not t.response_messages)
     if silent:
         reasons.append(f"{silent} get no response of any kind")
+    if late:
+        reasons.append(f"{len(late)} are answered, after up to {max(late):.1f} s: the prober has stopped repeating "
+                       "them and given up before")
     if codes:
         reasons.append("the peer or a proxy before it answers " + ", ".join(map(str, codes)))
     good, moved = _calls(tables, first, spans[:SPELLS])
     if good:
-        reasons.append(f"{good} INVITEs to it are answered while its probes fail: false alarms")
+        reasons.append(f"while its probes fail, it answers {number_of(good, 'INVITEs')}: false alarms")
     if moved:
         confidence = Confidence.CONFIRMED
         reasons.append(f"while the probes fail, INVITEs go to {moved}, and afterwards to {first.server} again")
@@ -155,7 +157,7 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[_Probe]
         confidence = Confidence.CONFIRMED
         reasons.append(elsewhere)
     times = [s for p in series if p.up and (s := p.transaction.response_s) is not None]
-    reasons.append(f"answers take {median(times) * 1000:.0f} ms, the slowest {max(times):.2f} s" if times
+    reasons.append(f"answers take {median(times) * 1000:.3g} ms, the slowest {max(times) * 1000:.3g} ms" if times
                    else "no answer has a known delay")
     cited = [m for t in down for m in (*t.request_messages, *t.response_messages)]
     cited += [m for a, b in pairwise(series) if b.up and not a.up
@@ -165,7 +167,7 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[_Probe]
     return Occurrence(
         subject=f"{first.client} → {first.server}:{first.server_port}", group=(first.client, first.server),
         summary=f"{len(down)} of {len(series)} OPTIONS probes of {first.client} to {first.server} fail, "
-                f"in {len(spans)} spells; in between it answers.",
+                f"in {number_of(len(spans), 'spells')}; in between it answers.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(packets, {"sip.method": "OPTIONS", "destination.ip": first.server}),
         scope={"source.ip": first.client, "destination.ip": first.server}, flows=flows,
@@ -173,12 +175,13 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[_Probe]
         absence=bool(silent) and not codes and not elsewhere, clock=bool(elsewhere),
         start_ns=down[0].first_ns, end_ns=down[-1].last_ns, alternatives=(
             Alternative("the peer is too busy to answer in time", "its own 503 says so" if 503 in codes else
-                        "probes without an answer fit", "it answers INVITEs meanwhile" if good else ""),
+                        "its answers come late" if late else "probes without an answer fit",
+                        "it answers INVITEs meanwhile" if good else ""),
             Alternative("the path loses probes or their answers", "some get no response" if silent else "",
                         "" if silent else "each probe is answered")))
 
 
-def _down(series: list[_Probe]) -> Iterator[tuple[int, int]]:
+def _down(series: list[Probe]) -> Iterator[tuple[int, int]]:
     """From each first failed probe to the next answered one, or to the last."""
     begin: int | None = None
     for probe in series:

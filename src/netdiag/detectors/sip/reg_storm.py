@@ -35,6 +35,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.sip_details import added
@@ -43,7 +44,7 @@ PATTERN = Pattern(
     id="SIP-REG-STORM",
     title="Registration avalanche: many clients register at once, and fail",
     severity=Severity.CRITICAL,
-    cases=(),
+    cases=("overload-retry-storm",),
     needs=("transactions", "sip", "quality"),
     references=(Reference("RFC 5626 §4.5"), Reference("RFC 7339")),
     filter='sip.CSeq.method == "REGISTER"',
@@ -88,7 +89,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not len(asked):
         return not_applicable("no REGISTER in this capture")
     if len(asked) <= settings["rate"]:
-        return clear(f"{len(asked)} REGISTER transactions are no storm")
+        return clear(f"{number_of(len(asked), 'REGISTER transactions')}: no storm")
     asked = asked.select(*_KEY, "client", "first_ns", "status", "request_messages", "final_message")
     spans = tables.quality.select("point", begin="first_ns", end="last_ns")
     asked = asked.join(spans, on="point", how="left", maintain_order="left").with_columns(
@@ -98,26 +99,36 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     storms = _storms(asked, settings)
     occurrences = [o for storm in storms if (o := _occurrence(tables, asked, settings, storm))]
     if not occurrences:
-        return clear(f"{len(asked)} REGISTER transactions; {len(storms)} times they come in great numbers, "
-                     "and then they succeed or come from few sources")
+        return clear(f"{number_of(len(asked), 'REGISTER transactions')}; {number_of(len(storms), 'bursts')}, in which "
+                     "they succeed or come from few sources")
     return found(occurrences, population="registrars")
 
 
 def _storms(asked: pl.DataFrame, settings: dict[str, float]) -> list[_Storm]:
-    """Times with seconds above the rate, bursts within RETRY_NS joined."""
-    seconds = asked.with_columns(second=(pl.col("first_ns") - pl.col("begin")) // SECOND_NS).group_by(
-        *_KEY, "second").agg(count=pl.len(), begin=pl.col("begin").first(), end=pl.col("end").first())
+    """Times with more than the rate in the second that follows, bursts within RETRY_NS joined."""
+    asked = asked.with_columns(second=(pl.col("first_ns") - pl.col("begin")) // SECOND_NS)
+    seconds = asked.group_by(*_KEY, "second").agg(
+        count=pl.len(), begin=pl.col("begin").first(), end=pl.col("end").first())
+    # A second that holds more than the rate shares it with one or two of the clock's: one of them has half of it.
+    half = seconds.filter(pl.col("count") * 2 > settings["rate"]).select(*_KEY, "second")
+    if not len(half):
+        return []
     whole = (pl.col("end").first() - pl.col("begin").first()) // SECOND_NS + 1
     # Seconds without any are not rows: they stand below the others.
     rank = whole // 2 - (whole - pl.len())
     usual = pl.when(rank >= 0).then(pl.col("count").sort().get(rank.clip(0))).otherwise(0)
-    busy = seconds.filter(pl.col("count") > settings["rate"]).join(
-        seconds.group_by(_KEY).agg(usual=usual), on=_KEY).filter(
-        pl.col("count") > pl.col("usual") * settings["times_median"]).sort(*_KEY, "second")
-    apart = (pl.col("second").diff().over(_KEY) * SECOND_NS > RETRY_NS).fill_null(True)
+    usually = seconds.group_by(_KEY).agg(usual=usual)
+    # Any second, not those of the clock: a wave that falls on a boundary is one wave.
+    around = pl.concat([half.with_columns(pl.col("second") + n) for n in (-1, 0, 1)])
+    near = asked.join(around, on=[*_KEY, "second"], how="semi").sort("first_ns")
+    counts = near.rolling("first_ns", period=f"{SECOND_NS}i", offset="0i", closed="left", group_by=_KEY).agg(
+        count=pl.len())
+    busy = counts.join(usually, on=_KEY).filter(
+        (pl.col("count") > settings["rate"]) & (pl.col("count") > pl.col("usual") * settings["times_median"])
+    ).sort(*_KEY, "first_ns")
+    apart = (pl.col("first_ns").diff().over(_KEY) > RETRY_NS).fill_null(True)
     storms = busy.with_columns(run=apart.cum_sum()).group_by(*_KEY, "run", maintain_order=True).agg(
-        start=pl.col("begin").first() + pl.col("second").min() * SECOND_NS,
-        stop=pl.col("begin").first() + (pl.col("second").max() + 1) * SECOND_NS, peak=pl.col("count").max())
+        start=pl.col("first_ns").min(), stop=pl.col("first_ns").max() + SECOND_NS, peak=pl.col("count").max())
     storms = storms.sort("peak", descending=True, maintain_order=True).head(STORMS)
     return [_Storm(*row) for row in storms.select(*_KEY, "start", "stop", "peak").iter_rows()]
 
