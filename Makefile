@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Debian package names: the second opinion, then what the labs start.
 SYSTEM_PACKAGES := tshark tcpdump iproute2 iputils-ping ethtool nftables conntrack openssl util-linux \
-	rtpengine-daemon sip-tester kamailio kamailio-tls-modules baresip-core
+	rtpengine-daemon sip-tester kamailio kamailio-tls-modules baresip-core coturn
 
 .PHONY: help demo test check lint types unit labs install install-dev install-system bench bench-large fuzz samples clean
 

@@ -25,7 +25,7 @@ SAMPLES = ROOT / "captures" / "samples"
 CLASSES = {name: getattr(seg, {"ack_lost_segment": "ACKED_UNSEEN"}.get(name, name.upper()))
            for name in tshark_view.CLASSES}
 COUNTS = ("frames", "sip requests", "sip responses", "client hellos", "server hellos", "certificates", "alerts",
-          "resets", "dns queries")
+          "resets", "dns queries", "rtcp report blocks", "rtcp xr blocks")
 NEAR_MS = 0.0021
 """tshark prints times of RTP streams with three decimals of a millisecond, and adds up rounded ones."""
 
@@ -59,13 +59,16 @@ def counts(tables: Tables) -> dict[str, int]:
         "frames": sum(c.frames for c in tables.captures),
         "sip requests": sip.filter(pl.col("method").is_not_null()).height,
         "sip responses": sip.filter(pl.col("status").is_not_null()).height,
-        "call-ids": sip["call_id"].drop_nulls().n_unique(),
+        # as sent, without what tells calls with one Call-ID apart
+        "call-ids": sip["call_id"].drop_nulls().str.split(";from-tag=").list.first().n_unique(),
         "client hellos": int(shakes["client_hellos"].sum()),
         "server hellos": int(shakes["server_hellos"].sum()),
         "certificates": int(shakes["certificates"].list.len().sum() + shakes["client_certificates"].list.len().sum()),
         "alerts": tables.alerts.height,
         "resets": int(((tables.packets.tcp.flags & RST) != 0).sum()),
         "dns queries": tables.lookups.filter(pl.col("query_packet").is_not_null()).height,
+        "rtcp report blocks": tables.rtcp["about_ssrc"].count(),
+        "rtcp xr blocks": tables.rtcp_xr.filter(pl.col("block") != 5).height,
     }
 
 

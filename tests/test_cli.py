@@ -149,7 +149,8 @@ def test_an_internal_error_is_one_line_and_incomplete(monkeypatch: pytest.Monkey
     assert capsys.readouterr().err.startswith("netdiag: internal error, please report it: ZeroDivisionError")
 
 
-@pytest.mark.parametrize("noun", ["calls", "streams", "handshakes", "connections", "lookups"])
+@pytest.mark.parametrize("noun", ["calls", "registrations", "streams", "handshakes", "connections", "lookups",
+                                  "checks"])
 def test_listings_of_every_kind(noun: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "mixed.pcap", [*call(), *((t + 3, d) for t, d in lost_syn())])
     assert cli.run([noun, path, "--format", "json"]) == 0
@@ -160,7 +161,8 @@ def test_listings_of_every_kind(noun: str, tmp_path: Path, capsys: pytest.Captur
     assert cli.run([noun, path]) == 0
     text = capsys.readouterr().out.splitlines()
     assert len(text) == (len(rows) + 1 if rows else 1)
-    counts = {"calls": 1, "streams": 2, "handshakes": 0, "connections": 2, "lookups": 0}
+    counts = {"calls": 1, "registrations": 0, "streams": 2, "handshakes": 0, "connections": 2, "lookups": 0,
+              "checks": 0}
     assert len(rows) == counts[noun]
     for row in rows:
         assert row["path"] == path

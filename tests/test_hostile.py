@@ -109,7 +109,7 @@ def outputs(report: Report, tables: Any) -> Iterator[tuple[str, str]]:
     yield "markdown", markdown.render(report, True)
     yield "json", as_json.render(report)
     yield "evidence", evidence.render(tables, report, evidence.choose(report))
-    for noun in ("calls", "streams", "handshakes", "connections", "lookups"):
+    for noun in ("calls", "registrations", "streams", "handshakes", "connections", "lookups"):
         for form in ("terminal", "json", "csv"):
             yield f"{noun} {form}", listing.render(facts.of(tables, noun), form, 100)
     for call in tables.sip["call_id"].drop_nulls().unique(maintain_order=True).to_list()[:2]:

@@ -17,7 +17,7 @@ FIELDS = ("frame.number", "frame.protocols", "sip.Method", "sip.Status-Code", "s
           "icmpv6.type", "mdns", "llmnr", "nbns", "tcp.stream", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst",
           "tcp.srcport", "tcp.dstport", "udp.srcport", "udp.dstport", "ip.fragment", "ipv6.fragment",
           "ip.fragment.error", "ipv6.fragment.error", "ip.fragment.overlap", "ipv6.fragment.overlap",
-          "ip.fragment.overlap.conflict", "ipv6.fragment.overlap.conflict",
+          "ip.fragment.overlap.conflict", "ipv6.fragment.overlap.conflict", "rtcp.ssrc.fraction", "rtcp.xr.bt",
           *(f"tcp.analysis.{name}" for name in CLASSES))
 _AGGREGATOR = "\x1f"
 _STREAM = re.compile(r"\s*[\d.]+\s+[\d.]+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)\s+0x([0-9A-F]{8})\s+.*?\s(\d+)\s+(-?\d+) "
@@ -93,6 +93,9 @@ def _frame(out: View, row: Row) -> None:
     out.counts["resets"] += sum(v in ("1", "True") for v in row["tcp.flags.reset"])
     if not (row["mdns"] or row["llmnr"] or row["nbns"]):
         out.counts["dns queries"] += sum(v in ("0", "False") for v in row["dns.flags.response"])
+    out.counts["rtcp report blocks"] += len(row["rtcp.ssrc.fraction"])
+    # of the types of RFC 3611; a DLRR block has a line for each source
+    out.counts["rtcp xr blocks"] += sum(int(kind) in (1, 2, 3, 4, 6, 7) for kind in row["rtcp.xr.bt"])
     for name in CLASSES:
         if row[f"tcp.analysis.{name}"]:
             out.classes[name].add(frame)

@@ -57,7 +57,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case study. ``points`` maps a capture point to where it is; ``requires`` are programs the lab starts."""
+    """One case study. ``points`` maps a capture point to where it is; ``requires``: programs and modules of the lab."""
 
     slug: str
     title: str

@@ -103,9 +103,9 @@ def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:
     return sorted(chosen - match(ignore))
 
 
-_CONTEXT = {"quality", "crosspoint"}
-"""Tables of ``Pattern.needs`` that are about the capture itself: what is in them is no traffic of a pattern's kind."""
-_UNBOUND = {"packets", "flows", "streams"}
+_CONTEXT = {"quality", "crosspoint", "flows"}
+"""Tables of ``Pattern.needs`` with what is around: what is in them is no traffic of a pattern's kind."""
+_UNBOUND = {"packets", "streams"}
 """A pattern that needs one of these looks for its traffic itself."""
 
 
@@ -244,8 +244,8 @@ def _merged(items: list[Occurrence]) -> tuple[Evidence, ...]:
 
 _COUNTED = {
     "tcp_connections": "tcp", "icmp_errors": "icmp", "sip_messages": "sip", "calls": "calls",
-    "registrations": "registrations", "rtp_streams": "rtp", "tls_handshakes": "handshakes", "certificates": "certs",
-    "dns_lookups": "lookups",
+    "registrations": "registrations", "rtp_streams": "rtp", "stun_transactions": "stun", "dtls_handshakes": "dtls",
+    "tls_handshakes": "handshakes", "certificates": "certs", "dns_lookups": "lookups",
 }
 _SAME = {"calls": ("call_id",), "registrations": ("aor", "call_id", "cseq")}
 """What makes a row at one capture point or hop and a row at another one thing: it is counted once."""

@@ -32,14 +32,30 @@ WORDS: dict[str, list[bytes]] = {
     "x509": [b"\x30\x82", b"\x30\x80", b"\x02\x01", b"\x06\x03\x55\x1d", b"\x06\x03\x55\x04\x03", b"\x04\x82",
              b"\x17\x0d", b"\xa3\x82", b"\x05\0"],
     "rtp": [b"\x80\xc8", b"\x81\xc9", b"\x80\0", b"\x90\x08", b"\x80\xcb\0\x01", b"\x81\xca"],
+    "xr": [b"\1\0\0\3", b"\2\0\0\3", b"\3\0\0\2", b"\4\0\0\2", b"\5\0\0\3", b"\6\xf8\0\x09", b"\7\0\0\x08",
+           b"\x7f\xff", b"\xff\xff", b"\0\0", b"\x40\1"],
+    "srtp": [b"1 AES_CM_128_HMAC_SHA1_80 ", b"AEAD_AES_128_GCM ", b"inline:", b"A" * 40, b"|2^20", b"|1:4", b";",
+             b" KDR=1", b" UNAUTHENTICATED_SRTP", b"\x80\0\xff\xff", b"\x80\0\0\0", b"\x9f\0"],
     "keylog": [b"CLIENT_RANDOM ", b"SERVER_HANDSHAKE_TRAFFIC_SECRET ", b"#", b"\n", b"00", b"\x85"],
+    "web": [b"\x81", b"\x01", b"\x80", b"\xc1", b"\x88\0", b"\x89\0", b"\xfe", b"\xff", b"\x7e\0\x80", b"\0\0\0\0",
+            b"GET / HTTP/1.1\r\n", b"Upgrade: websocket\r\n", b"Sec-WebSocket-Key: eA==\r\n", b"HTTP/1.1 101 \r\n",
+            b"Sec-WebSocket-Extensions: permessage-deflate\r\n", b"OPTIONS sip:a SIP/2.0\r\n", b"\r\n"],
+    "stun": [b"\0\1", b"\1\1", b"\1\x11", b"\0\3", b"\1\3", b"\0\x16", b"\0\x17", b"\0\x08", b"\1\x08", b"\0\x09",
+             b"\1\x09", b"\x21\x12\xa4\x42", b"\0\6\0\x09aaaa:bbbb", b"\0\x24\0\4\0\0\0\1", b"\0\x25\0\0",
+             b"\0\x12\0\x08\0\1", b"\0\x13\0\x14", b"\0\x0c\0\4\x40\0\0\0", b"\0\x20\0\x08\0\1",
+             b"\0\x09\0\4\0\0\4\1", b"\x80\x28\0\4", b"\0\x08\0\x14", b"\0\x0d\0\4\0\0\0\0", b"\x40\0\0\x08"],
+    "dtls": [b"\x16\xfe\xfd\0\0\0\0\0\0\0\0", b"\x14\xfe\xfd", b"\x15\xfe\xfd", b"\x17\xfe\xfd", b"\x2f", b"\0\0",
+             b"\1\0\0\x30\0\0\0\0\0\0\0\x30", b"\x0b\0\1\0\0\2\0\0\0\0\0\x10", b"\2\0\0\x26", b"\3\0\0\3",
+             b"\xfe\xfd" + bytes(33), b"\2\x28", b"\2\x2a"],
     "ip": [b"\x45", b"\x60", b"\x08\0", b"\x86\xdd", b"\x81\0", b"\x88\xa8", b"\x88\x47", b"\x11", b"\x06", b"\x2f",
            b"\x04", b"\x29", b"\x12\xb5", b"\x08\x68", b"\x0d\xd3", b"HEP3", b"\x08\0\0\0"],
 }
 _TOPICS = {"sip-text": "sip", "sip-stream": "sip", "sip-messages": "sip", "sip-tcp": "sip", "sdp": "sdp", "dns": "dns",
            "lookups": "dns", "tls-records": "tls", "tls-hello": "tls", "tls-handshake": "tls", "tls13": "tls",
-           "x509": "x509", "rtp": "rtp", "media": "rtp", "keylog": "keylog", "frames": "ip", "icmp": "ip",
-           "icmp-table": "ip", "engine": "ip", "captures": "ip", "two-points": "ip"}
+           "tls-protected": "tls", "tls-secure": "web", "websocket": "web",
+           "x509": "x509", "rtp": "rtp", "media": "rtp", "rtcp-xr": "xr", "srtp": "srtp",
+           "stun": "stun", "stun-table": "stun", "dtls": "dtls", "keylog": "keylog", "frames": "ip",
+           "icmp": "ip", "icmp-table": "ip", "engine": "ip", "captures": "ip", "two-points": "ip"}
 LINKS = [0, 1, 6, 9, 12, 50, 51, 101, 105, 107, 108, 113, 127, 149, 192, 228, 229, 239, 253, 276]
 
 

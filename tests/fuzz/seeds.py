@@ -21,7 +21,7 @@ from targets import connection, joined, pcap
 
 from netdiag.errors import CaptureError
 from netdiag.tables import Options, Tables
-from netdiag.tables.packets import FRAGMENT, ICMP, ICMPV6, KIND_DNS, KIND_RTP, KIND_SIP, UDP
+from netdiag.tables.packets import FRAGMENT, ICMP, ICMPV6, KIND_DNS, KIND_DTLS, KIND_RTP, KIND_SIP, KIND_STUN, UDP
 from netdiag.tables.reader import open_captures
 
 MOST = 200
@@ -78,6 +78,11 @@ def _from_tables(out: Seeds, tables: Tables) -> None:
     if media:
         out["media"].append(joined(media[:40]))
         out["rtp"].append(b"".join(m[:12] for m in media if len(m) >= 12))
+    for kind, name in ((KIND_STUN, "stun-table"), (KIND_DTLS, "dtls")):
+        datagrams = _payloads(tables, (p.kind == kind) & whole)
+        if datagrams:
+            out[name].append(joined(datagrams[:40]))
+        out["stun"] += datagrams[:8] if kind == KIND_STUN else []
     icmp = _payloads(tables, (p.proto == ICMP) | (p.proto == ICMPV6))
     out["icmp"] += icmp[:4]
     if icmp:
@@ -130,6 +135,21 @@ def collect(most: int = MOST, real: bool = True) -> Seeds:
     out["tls13"].append(joined([
         b"\x08\0\0\x02\0\0\x16", b"\x0b\0\0\x04\0\0\0\0\x16", b"\x14\0\0\x20" + bytes(32) + b"\x16",
         b"\x18\0\0\x01\0\x16", b"\x02\x28\x15", b"x\x17"]))
+    web = [b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n\r\n",
+           b"HTTP/1.1 101 \r\nSec-WebSocket-Protocol: sip\r\n\r\n"]
+    said = [b"OPTIONS sip:a.example SIP/2.0\r\nCall-ID: 1\r\nl: 0\r\n\r\n",
+            b"SIP/2.0 200 OK\r\nCall-ID: 1\r\nl: 0\r\n\r\n"]
+    framed = [b"\x81\xb3\0\0\0\0" + said[0], b"\x89\0\x81" + bytes([len(said[1])]) + said[1]]
+    out["tls-secure"] += [joined(said * 2), joined(web + framed)]
+    out["tls-protected"].append(b"\xff\xff\x14\3\3\0\1\1" + (b"\x17\3\3\0\x40" + bytes(64)) * 3)
+    out["websocket"] += [b"\1" + framed[0] * 2, b"\0" + framed[1] * 2, b"\2\x41\3\xf2\x48\xcd\x80\4\xc9\xc9\7\0"]
+    sent = [struct.pack(">BBHII", 0x80, 0, n & 0xFFFF, 160 * n, 1 + n % 2) + bytes(40) for n in range(65520, 65552)]
+    out["rtcp-xr"].append(joined([
+        b"\1\0\0\3" + bytes(6) + b"\0\x1e\x40\5\xff\x0f", b"\2\0\0\2" + bytes(8), b"\3\0\0\3" + bytes(12), b"\4\0\0\2" +
+        b"\1" * 8 + b"\5\0\0\3" + b"\1" * 12, b"\6\xf8\0\x09" + b"\2" * 36, b"\7\0\0\x08" + b"\x20" * 32]))
+    for line in (b"1 AES_CM_128_HMAC_SHA1_80 inline:" + b"A" * 40 + b"|2^20|1:4",
+                 b"1 AEAD_AES_128_GCM inline:" + b"AAAA" * 9 + b"AA== UNENCRYPTED_SRTCP"):
+        out["srtp"].append(joined([line, line, *sent]))
     out["keylog"].append(b"CLIENT_RANDOM " + b"00" * 32 + b" " + b"11" * 48 + b"\n# comment\n")
     out["escape"] += ["`x` <b>|\x1b[31m ‮ https://a.example".encode(), b"\xff\xfe=1+1\r\n- a\n1. b"]
     return {name: _spread(list(dict.fromkeys(seeds)), most) for name, seeds in out.items()}

@@ -17,21 +17,42 @@ import numpy as np
 
 from netdiag import engine
 from netdiag.capture.space import Space
-from netdiag.decode import dns, icmp, keylog, rtp, sdp, sip, tcp_options, tls13, tls_hello, tls_records, x509
+from netdiag.decode import (
+    dns,
+    dtls,
+    icmp,
+    keylog,
+    rtcp_xr,
+    rtp,
+    sdp,
+    sip,
+    srtp,
+    stun,
+    tcp_options,
+    tls13,
+    tls_application,
+    tls_cipher,
+    tls_hello,
+    tls_records,
+    websocket,
+    x509,
+)
 from netdiag.decode.fragments import reassemble
 from netdiag.decode.frames import Piece
 from netdiag.errors import CaptureError
 from netdiag.model import Report, Status
 from netdiag.render import escape, facts, listing, markdown, terminal
 from netdiag.render import json as as_json
-from netdiag.tables import Options, Tables, rtp_stats
+from netdiag.tables import Options, Tables, rtp_reports, rtp_stats
+from netdiag.tables.call_details import call_details
 from netdiag.tables.reader import open_captures
 from netdiag.tables.tcp_segments import connection_segments
 
-MEDIA_PORT, SIP_PORT, DNS_PORT, TLS_PORT = 40000, 5060, 53, 443
-NOUNS = ("calls", "streams", "handshakes", "connections", "lookups")
-TABLES = ("flows", "tcp", "icmp", "sip", "transactions", "calls", "media", "registrations", "rtp", "rtcp", "handshakes",
-          "alerts", "certs", "lookups", "quality")
+MEDIA_PORT, SIP_PORT, DNS_PORT, TLS_PORT, TURN_PORT = 40000, 5060, 53, 443, 3478
+NOUNS = ("calls", "streams", "handshakes", "connections", "lookups", "checks")
+TABLES = ("flows", "tcp", "icmp", "sip", "transactions", "calls", "media", "registrations", "rtp", "rtcp", "rtcp_xr",
+          "srtp", "stun", "allocations", "turn_peers", "checks", "ice_descriptions", "dtls", "handshakes", "alerts",
+          "certs", "lookups", "quality")
 RECORD = struct.Struct("<IIII")
 HEADER = struct.pack("<IHHiII", 0xA1B2C3D4, 2, 4, 0, 0, 262144)
 
@@ -202,11 +223,12 @@ def sip_stream(data: bytes) -> None:
 
 
 def sip_messages(data: bytes) -> None:
-    """Datagrams with SIP: columns, transactions, calls, media, registrations."""
+    """Datagrams with SIP: columns, transactions, calls with their details and legs, media, registrations, bindings."""
     tables = opened(pcap([udp(m, SIP_PORT, bool(i & 1)) for i, m in enumerate(list(chunks(data))[:64])]))
     assert tables is not None
-    for name in ("sip", "transactions", "calls", "media", "registrations"):
+    for name in ("sip", "transactions", "calls", "media", "registrations", "legs", "bindings"):
         getattr(tables, name)
+    assert call_details(tables).height == tables.calls.height
 
 
 def sip_over_tcp(data: bytes) -> None:
@@ -303,7 +325,7 @@ _SECRET = bytes(range(32))
 
 @cache
 def _sealing_keys() -> Any:
-    return tls13._Keys(0x1301, _SECRET)
+    return tls_cipher.Keys13(0x1301, _SECRET)
 
 
 def sealed(data: bytes) -> None:
@@ -316,6 +338,60 @@ def sealed(data: bytes) -> None:
         out.append(head + keys.key.encrypt(nonce, inner[: tls_records.MAX_RECORD - 16], head))
     stream = b"".join(out)
     tls13.read(stream, tls_records.read(stream), 0x1301, _SECRET, _SECRET)
+
+
+def protected(data: bytes) -> None:
+    """Records as they come, with keys of each kind; the first two bytes place a hole."""
+    body, hole = data[2:], int.from_bytes(data[:2], "big")
+    holes = ((hole, hole + 3),) if hole < len(body) else ()
+    for cipher, version, after in ((0x2F, 0x0301, False), (0x3C, 0x0303, True), (0xC02F, 0x0303, False),
+                                   (0xC0A0, 0x0303, False), (0xCCA8, 0x0303, False)):
+        keys = tls_cipher.connection_keys(cipher, version, _SECRET, _SECRET, _SECRET, after)[0]
+        keys.open(body)
+        keys.open(body[: len(body) // 16 * 16 + 5])
+        tls_application.read(body, 0, holes, [keys], version)
+    found = tls_application.read(body, 0, holes, [tls_cipher.Keys13(0x1301, _SECRET)], 0x0304)
+    assert 0 <= found.at <= len(body)
+
+
+_CLIENT_HELLO = (b"\x03\x03" + _SECRET + b"\0\0\x02\x13\x01\x01\0\0\x07\0\x2b\0\x03\x02\x03\x04")
+_SERVER_HELLO = (b"\x03\x03" + _SECRET + b"\0\x13\x01\0\0\x06\0\x2b\0\x02\x03\x04")
+
+
+def secure(data: bytes) -> None:
+    """Application data of both sides of a TLS connection, in turns, whose secrets are known: what SIP comes of it."""
+    sides = []
+    for index, (kind, hello) in enumerate(((1, _CLIENT_HELLO), (2, _SERVER_HELLO))):
+        out = [struct.pack(">BHHB", 22, 0x0303, len(hello) + 4, kind), len(hello).to_bytes(3, "big"), hello]
+        for number, content in enumerate(list(chunks(data))[index:64:2]):
+            inner = content[:16000] + b"\x17"
+            head = struct.pack(">BHH", 23, 0x0303, len(inner) + 16)
+            nonce = (_sealing_keys().iv ^ number).to_bytes(12, "big")
+            out.append(head + _sealing_keys().key.encrypt(nonce, inner, head))
+        sides.append(b"".join(out))
+    secrets = (f"{who}_TRAFFIC_SECRET_0 {_SECRET.hex()} {_SECRET.hex()}\n" for who in ("CLIENT", "SERVER"))
+    tables = opened(pcap(connection(*sides, TLS_PORT)))
+    assert tables is not None
+    tables.secrets = ("".join(secrets).encode(),)
+    assert tables.decrypted.connections == [0]
+    assert set(tables.sip["transport"]) <= {"tls", "wss"}
+    assert tables.calls.height <= tables.sip.height
+
+
+def web_socket(data: bytes) -> None:
+    """Frames, the first byte says of which kind; and all of it as an upgrade, and behind one, on a connection."""
+    flags, body = data[0] if data else 0, data[1:]
+    end = 0
+    for message in websocket.messages(body, 0, (), bool(flags & 1), bool(flags & 2), bool(flags & 4)):
+        assert end <= message.start <= message.end <= len(body)
+        assert len(message.data) <= websocket.MAX_MESSAGE
+        end = message.end
+    websocket.upgrade(body, body)
+    ask = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+    answer = b"HTTP/1.1 101 \r\nSec-WebSocket-Protocol: sip\r\n\r\n"
+    tables = opened(pcap(connection(ask + body, answer + body[::-1], 80)))
+    assert tables is not None
+    assert set(tables.sip["transport"]) <= {"ws", "tcp"}
 
 
 def key_log(data: bytes) -> None:
@@ -355,6 +431,88 @@ def media(data: bytes) -> None:
     assert tables is not None
     assert tables.rtp.height <= tables.packets.n
     assert tables.rtcp.height <= 32 * 31 * tables.packets.n
+    assert tables.rtcp_xr.height <= 32 * 64 * 31 * tables.packets.n
+
+
+def extended_reports(data: bytes) -> None:
+    """Blocks of RTCP extended reports, each piece one packet behind an empty receiver report, and their traces."""
+    empty = struct.pack(">BBHI", 0x80, 201, 1, 7)
+    bodies = [m[: len(m) // 4 * 4] for m in list(chunks(data))[:200]]
+    packets = [empty + struct.pack(">BBHI", 0x80, 207, len(b) // 4 + 1, 7) + b for b in bodies]
+    tables = opened(pcap([udp(p, MEDIA_PORT, bool(i & 1)) for i, p in enumerate(packets)]))
+    assert tables is not None
+    found = tables.rtcp_xr
+    assert found.height <= 64 * 31 * len(packets)
+    assert found["mos_lq"].is_between(1.0, 5.0).all()
+    lost = found.filter(found["block"] == rtcp_xr.LOSS_RLE)
+    assert (lost["lost"] <= 0xFFFF).all()
+    rtp_reports.told(tables)
+
+
+_DIALOG = ("Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nFrom: <sip:a@a.example>;tag=a\r\nTo: <sip:b@b.example>{}\r\n"
+           "Call-ID: 1\r\nCSeq: 1 INVITE\r\nContent-Type: application/sdp\r\n\r\n"
+           "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/SAVP 0\r\na=crypto:")
+
+
+@cache
+def _srtp_keys() -> list[srtp.Key]:
+    return [srtp.Key(suite, bytes(suite.key), bytes(suite.salt)) for suite in srtp.SUITES.values()]
+
+
+def srtp_call(data: bytes) -> None:
+    """A call with SRTP: two a=crypto values, then packets in both directions."""
+    pieces = [*list(chunks(data))[:64], b"", b""]
+    for piece in pieces[:4]:
+        tag, _, rest = piece.decode("utf-8", "replace").partition(" ")
+        for suite in (rest.partition(" ")[0], *srtp.SUITES):
+            for key in srtp.crypto(tag, suite, rest.partition(" ")[2]).keys:
+                srtp.verify(key, data, 1)
+        for key in _srtp_keys():
+            srtp.verify(key, piece, 0)
+        assert srtp.header_size(piece) <= len(piece)
+        srtp.chosen_profile(piece)
+    ends = (("INVITE sip:b@b.example SIP/2.0\r\n", "", "192.0.2.1"), ("SIP/2.0 200 OK\r\n", ";tag=b", "198.51.100.2"))
+    said = [udp((start + _DIALOG.format(tag, ip=ip, port=MEDIA_PORT)).encode() + pieces[i] + b"\r\n", SIP_PORT, bool(i))
+            for i, (start, tag, ip) in enumerate(ends)]
+    tables = opened(pcap(said + [udp(piece, MEDIA_PORT, bool(i & 1)) for i, piece in enumerate(pieces[2:])]))
+    assert tables is not None
+    for row in tables.srtp.iter_rows(named=True):
+        assert row["matched"] <= row["sampled"]
+        assert row["first_packet"] <= row["last_packet"]
+
+
+# STUN, TURN and DTLS.
+
+def stun_message(data: bytes) -> None:
+    """One STUN message."""
+    message = stun.read(data)
+    if message is not None:
+        assert all(at + size <= len(message.raw) for _, at, size in message.attributes)
+        message.endpoints(stun.XOR_MAPPED_ADDRESS)
+        stun.integrity_fits(message, b"key")
+    stun.fingerprint_fits(data)
+
+
+def stun_table(data: bytes) -> None:
+    """Datagrams and a stream on TURN's port: messages, what TURN carries, pairs, allocations."""
+    messages = list(chunks(data))[:64]
+    sent = [udp(m, TURN_PORT, bool(i & 1)) for i, m in enumerate(messages)]
+    tables = opened(pcap(sent + connection(b"".join(messages[::2]), b"".join(messages[1::2]), TURN_PORT)))
+    assert tables is not None
+    for name in ("checks", "allocations", "turn_peers", "dtls"):
+        getattr(tables, name)
+    assert tables.stun.height <= len(data)
+
+
+def dtls_table(data: bytes) -> None:
+    """DTLS datagrams between two ports."""
+    messages = list(chunks(data))[:64]
+    for message in messages:
+        found, _ = dtls.records(message)
+        assert all(r.start <= r.end <= len(message) for r in found)
+    tables = opened(pcap([udp(m, MEDIA_PORT, bool(i & 1)) for i, m in enumerate(messages)]))
+    assert tables is not None
+    assert tables.dtls.height <= len(messages)
 
 
 # Output, and everything together.
@@ -411,11 +569,15 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sip-text": sip_text, "sip-stream": sip_stream, "sip-messages": sip_messages, "sip-tcp": sip_over_tcp,
     "sdp": session, "dns": dns_message, "lookups": lookups, "icmp": icmp_error, "icmp-table": icmp_table,
     "tls-records": records, "tls-hello": hellos, "tls-handshake": handshake, "tls13": sealed, "keylog": key_log,
-    "x509": certificate, "rtp": rtp_numbers, "media": media, "escape": escapes, "engine": whole,
+    "tls-protected": protected, "tls-secure": secure, "websocket": web_socket,
+    "x509": certificate, "rtp": rtp_numbers, "media": media, "rtcp-xr": extended_reports,
+    "srtp": srtp_call, "stun": stun_message, "stun-table": stun_table, "dtls": dtls_table, "escape": escapes,
+    "engine": whole,
     "two-points": two_points,
 }
 """Name to target; the name of a file in ``crashes`` begins with it."""
 CAPTURES = frozenset({"captures", "engine", "two-points"})
 """Targets that take a capture file."""
-CHUNKED = frozenset({"frames", "sip-messages", "lookups", "icmp-table", "tls-handshake", "tls13", "media"})
+CHUNKED = frozenset({"frames", "sip-messages", "lookups", "icmp-table", "tls-handshake", "tls13", "tls-secure",
+                     "media", "rtcp-xr", "srtp", "stun-table", "dtls"})
 """Targets that take several pieces, see ``chunks`` (``frames`` behind two bytes with the link type)."""

@@ -1,16 +1,16 @@
-"""Every program that a case needs is one that the doctor looks for, with its Debian package."""
+"""What a case needs is what the doctor looks for, programs with their Debian package."""
 
 import re
 
 from checkout import ROOT
 
 from netdiag.cases import all_cases
-from netdiag.lab.doctor import PACKAGES
+from netdiag.lab.doctor import MODULES, PACKAGES
 
 
 def test_the_doctor_knows_what_the_cases_need() -> None:
     needed = {program for case in all_cases().values() for program in case.requires}
-    assert needed <= set(PACKAGES)
+    assert needed <= {*PACKAGES, *MODULES}
 
 
 def test_the_makefile_installs_what_the_doctor_names() -> None:

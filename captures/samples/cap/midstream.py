@@ -2,6 +2,7 @@
 
 from _craft.network import Connection, Wire
 from _craft.sip import Dialog, rtp, sdp
+from _craft.stun import Agents
 
 CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
 
@@ -136,4 +137,12 @@ def near_miss_rtp_with_sdp():
     Dialog(wire, CLIENT, SERVER).answered(0.0, sdp(CLIENT, 4000), sdp(SERVER, 4000))
     rtp(wire, 0.2, CLIENT, 4000, SERVER, 4000, 2.0)
     rtp(wire, 0.2, SERVER, 4000, CLIENT, 4000, 2.0, ssrc=0x5678)
+    return wire.sorted()
+
+
+def near_miss_rtp_behind_nomination():
+    """Condition: nothing shows the beginning. ICE nominates this pair before the first media, with SDP elsewhere."""
+    wire = Wire()
+    Agents(wire, (CLIENT, 4000), (SERVER, 4000)).connect(0.0)
+    rtp(wire, 0.3, CLIENT, 4000, SERVER, 4000, 2.0)
     return wire.sorted()

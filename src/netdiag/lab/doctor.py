@@ -25,8 +25,12 @@ PACKAGES = {
     "kamailio": "kamailio",
     "baresip": "baresip-core",
     "rtpengine": "rtpengine-daemon",
+    "turnserver": "coturn",
 }
 """Program -> Debian package."""
+
+MODULES = ("pysipp", "aiortc", "pylibsrtp")
+"""Python modules of the extra ``labs``."""
 
 _VETH = "ip link add name ndprobe0 type veth peer name ndprobe1 && ip link set dev ndprobe0 up"
 _MASQUERADE = """nft -f - <<'END'
@@ -53,7 +57,8 @@ class Check:
 
 def checks() -> list[Check]:
     """Look at this host; nothing is changed on it (kernel features are tried in a throw-away namespace)."""
-    found = [_privilege(), *(_program(name, package) for name, package in PACKAGES.items()), _pysipp()]
+    found = [_privilege(), *(_program(name, package) for name, package in PACKAGES.items())]
+    found += [_module(name) for name in MODULES]
     found.append(_kernel("veth pairs", _VETH, "the kernel module veth"))
     found.append(_kernel("nft masquerade", _MASQUERADE, "apt install nftables; kernel modules nf_tables and nft_masq"))
     found.append(_kernel("conntrack timers", _CONNTRACK, "the kernel module nf_conntrack"))
@@ -74,11 +79,10 @@ def _program(name: str, package: str) -> Check:
     return Check(name, where is not None, where or "not found", "" if where else f"apt install {package}")
 
 
-def _pysipp() -> Check:
-    there = importlib.util.find_spec("pysipp") is not None
-    return Check(
-        "pysipp", there, "importable" if there else "not installed", "" if there else "pip install 'netdiag[labs]'"
-    )
+def _module(name: str) -> Check:
+    there = importlib.util.find_spec(name) is not None
+    hint = "" if there else "pip install 'netdiag[labs]'"
+    return Check(name, there, "importable" if there else "not installed", hint)
 
 
 def _kernel(name: str, script: str, hint: str) -> Check:

@@ -202,7 +202,7 @@ def _run_all(case: Case, names: Sequence[str], root: Path, jobs: int) -> dict[st
 
 
 def _run_child(case: Case, variant: str, workdir: Path, children: _Children) -> dict[str, Path]:
-    missing = [program for program in case.requires if process.which(program) is None]
+    missing = [name for name in case.requires if not process.which(name) and not importlib.util.find_spec(name)]
     if missing:
         raise LabError(f"{case.slug} needs {', '.join(missing)}: not found on this host (see `netdiag lab doctor`)")
     if workdir.exists() and any(workdir.iterdir()):

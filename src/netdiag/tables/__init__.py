@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 from netdiag.model import Anomaly, CaptureSummary, Evidence
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
 
     from netdiag.decode.fragments import Datagram
+    from netdiag.decode.keylog import KeyLog
     from netdiag.tables.clocks import Clocks
+    from netdiag.tables.decrypted import Decrypted
     from netdiag.tables.packets import Packets
     from netdiag.tables.points import CrossPoint
+    from netdiag.tables.rtcp_read import RtcpPackets
     from netdiag.tables.streams import Streams
+    from netdiag.tables.stun_messages import Traffic
 
 EVIDENCE_FRAMES = 40
 """Frames listed per evidence entry; more make a filter nobody can paste (practice)."""
@@ -97,6 +103,17 @@ class Tables:
         return Streams(self)
 
     @cached_property
+    def keylog(self) -> KeyLog:
+        """TLS secrets of the user's key log and of the captures; CaptureError when that file cannot be read."""
+        from netdiag.decode import keylog
+        return keylog.read(self.options.keylog, self.secrets)
+
+    @cached_property
+    def decrypted(self) -> Decrypted:
+        from netdiag.tables.decrypted import Decrypted
+        return Decrypted(self)
+
+    @cached_property
     def icmp(self) -> pl.DataFrame:
         from netdiag.tables import icmp
         return icmp.build(self)
@@ -117,6 +134,11 @@ class Tables:
         return calls.build(self)
 
     @cached_property
+    def legs(self) -> pl.DataFrame:
+        from netdiag.tables import legs
+        return legs.build(self)
+
+    @cached_property
     def media(self) -> pl.DataFrame:
         from netdiag.tables import sdp
         return sdp.build(self)
@@ -127,14 +149,79 @@ class Tables:
         return registrations.build(self)
 
     @cached_property
+    def bindings(self) -> pl.DataFrame:
+        from netdiag.tables import bindings
+        return bindings.build(self)
+
+    @cached_property
     def rtp(self) -> pl.DataFrame:
         from netdiag.tables import rtp
         return rtp.build(self)
 
     @cached_property
+    def srtp(self) -> pl.DataFrame:
+        from netdiag.tables import srtp
+        return srtp.build(self)
+
+    @cached_property
+    def rtcp_rows(self) -> npt.NDArray[np.uint32]:
+        """Packet rows that start like RTCP; building ``rtp`` finds them on its way."""
+        from netdiag.tables import rtp
+        return rtp.rtcp_rows(self.packets, rtp.all_candidates(self.packets))
+
+    @cached_property
+    def rtcp_packets(self) -> RtcpPackets:
+        """RTCP as the packets have it, without calls: what ``rtcp`` and ``rtcp_xr`` are made from."""
+        from netdiag.tables import rtcp_read
+        return rtcp_read.read(self)
+
+    @cached_property
     def rtcp(self) -> pl.DataFrame:
         from netdiag.tables import rtcp
         return rtcp.build(self)
+
+    @cached_property
+    def rtcp_xr(self) -> pl.DataFrame:
+        from netdiag.tables import rtcp_xr
+        return rtcp_xr.build(self)
+
+    @cached_property
+    def stun_traffic(self) -> Traffic | None:
+        from netdiag.tables import stun_messages
+        return stun_messages.read(self)
+
+    @cached_property
+    def stun(self) -> pl.DataFrame:
+        from netdiag.tables import stun
+        return stun.build(self)
+
+    @cached_property
+    def _turn(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        from netdiag.tables import turn
+        return turn.build(self)
+
+    @property
+    def allocations(self) -> pl.DataFrame:
+        return self._turn[0]
+
+    @property
+    def turn_peers(self) -> pl.DataFrame:
+        return self._turn[1]
+
+    @cached_property
+    def checks(self) -> pl.DataFrame:
+        from netdiag.tables import ice
+        return ice.build(self)
+
+    @cached_property
+    def ice_descriptions(self) -> pl.DataFrame:
+        from netdiag.tables import ice_sdp
+        return ice_sdp.build(self)
+
+    @cached_property
+    def dtls(self) -> pl.DataFrame:
+        from netdiag.tables import dtls
+        return dtls.build(self)
 
     @cached_property
     def _tls(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

@@ -81,11 +81,12 @@ class _Held:
         self.holes -= (self.holes[begin] - hole[begin])[np.cumsum(first) - 1] if len(begin) else 0
         new = np.maximum(end - np.maximum(before, key), 0)
         total = np.bincount(group, weights=new, minlength=count).astype(np.int64)
-        # A SYN and a FIN take one number each and carry no byte.
-        for flag in (SYN, FIN):
-            present = np.zeros(count, np.int64)
-            present[sides.side[np.flatnonzero(((flags & flag) != 0) & use)]] = 1
-            total -= present
+        # A SYN and a FIN take one number each and carry no byte; one that is sent again at its place takes no other.
+        for flag, offset in ((SYN, 0), (FIN, length)):
+            rows = np.flatnonzero(((flags & flag) != 0) & use)
+            place = (seq + offset)[rows] + self.shift[sides.side[rows]]
+            _, one = np.unique(place, return_index=True)
+            total -= np.bincount(sides.side[rows[one]], minlength=count)
         self.data = np.maximum(total, 0)
         self.top = np.full(count, _LOWEST)
         last = np.append(begin[1:], len(entry))[: len(begin)] - 1

@@ -9,7 +9,8 @@ that rest on something not seen are capped for such flows: it may have been ther
 
 **What looks alike and is not it.** Packets of an old connection in the middle of the capture that meet only resets or
 silence: a device has lost its state (FW-STATE-LOST, TCP-HALF-OPEN). RTP that starts later without SDP: its signalling
-is encrypted, or passes elsewhere, and the start of the stream itself was captured.
+is encrypted, or passes elsewhere, and the start of the stream itself was captured. RTP behind the checks that nominate
+its pair (RFC 8445 §8.1.1): there it begins.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 
@@ -38,7 +40,7 @@ PATTERN = Pattern(
     title="Flows began before the capture",
     severity=Severity.INFO,
     cases=(),
-    needs=("tcp", "sip", "calls", "rtp", "flows", "quality"),
+    needs=("tcp", "sip", "calls", "rtp", "flows", "quality", "checks"),
     references=(Reference("RFC 9293 §3.2"), Reference("RFC 7323 §2.2"), Reference("RFC 3261 §12"),
                 Reference("RFC 3264")),
     filter="(tcp.flags.syn == 0 && !(tcp.completeness & 1)) || sip.to.tag || (sip.Method && !sip.To) "
@@ -68,7 +70,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     for flow in (*_tcp(tables, early), *_sip(tables), *_rtp(tables, early)):
         begun.setdefault(flow[0], flow)
     if not begun:
-        return clear(f"the {flows.height} flows begin inside the capture, as far as they show it")
+        return clear(f"{number_of(flows.height, 'flows')}: all begin inside the capture, as far as they show it")
     cited: Counter[str] = Counter()
     occurrences = []
     for f in flows.filter(pl.col("flow").is_in(list(begun))).iter_rows(named=True):
@@ -110,8 +112,12 @@ def _sip(tables: Tables) -> Iterator[_Flow]:
 
 
 def _rtp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
-    """Media without signalling that is there from the start."""
+    """Media without signalling that is there from the start, and no nomination by ICE before it."""
     start = pl.col("point").replace_strict(early, return_dtype=pl.Int64)
-    for flow, packet in tables.rtp.filter(pl.col("heuristic") & (pl.col("first_ns") <= start)).select(
-            "flow", "first_packet").iter_rows():
+    some = tables.rtp.filter(pl.col("heuristic") & (pl.col("first_ns") <= start)).select(
+        "flow", "first_packet", "first_ns")
+    begins = tables.checks.filter("nominated").group_by("flow").agg(begin_ns=pl.col("first_ns").min())
+    some = some.join(begins, on="flow", how="left", maintain_order="left").filter(
+        ~(pl.col("begin_ns") < pl.col("first_ns")).fill_null(False))
+    for flow, packet in some.select("flow", "first_packet").iter_rows():
         yield flow, packet, "media flows from the start, and no SDP names it"
