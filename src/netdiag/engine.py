@@ -8,6 +8,7 @@ rest on what they call into question, repetition lifts a suspicion once.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import traceback
 from collections import defaultdict
@@ -68,6 +69,7 @@ def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = 
     # Gates first: what they say caps the others. A gate that was not selected still caps, but is not reported.
     everything = registry.patterns()
     todo = [*(i for i, p in everything.items() if p.gate), *(i for i in wanted if not everything[i].gate)]
+    _build(tables, {name for i in todo for name in everything[i].needs}, progress, len(todo))
     for number, pattern_id in enumerate(todo):
         if progress:
             progress(pattern_id, number, len(todo))
@@ -84,6 +86,19 @@ def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = 
         version=__version__, captures=tables.captures, outcomes=tuple(outcomes[i] for i in sorted(outcomes)),
         findings=tuple(findings), incidents=tuple(diagnosis.incidents(findings, everything)),
         anomalies=tables.anomalies(), inventory=contents, at_ns=tables.options.at_ns)
+
+
+def _build(tables: Tables, names: set[str], progress: Callable[[str, int, int], None] | None, total: int) -> None:
+    """Builds the tables that detectors will ask for, one after the other, so that the caller can clean up between.
+
+    One that cannot be built is left: each detector that asks for it meets the error, and ends with it.
+    """
+    for name in vars(Tables):
+        if name in names:
+            if progress:
+                progress(name, 0, total)
+            with contextlib.suppress(Exception):
+                getattr(tables, name)
 
 
 def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:

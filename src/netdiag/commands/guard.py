@@ -22,6 +22,9 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _THREADS = ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS")
 """One thread each, unless the user says otherwise: the columns of a capture are too short for more to pay. Measured on
 0.1 to 4 million packets: 4 to 11 % less CPU, and the same wall time or less."""
+_POLARS_MEMORY = {"_RJEM_MALLOC_CONF": "narenas:1,dirty_decay_ms:100,muzzy_decay_ms:0"}
+"""jemalloc(3), which Polars brings: one arena for one thread, and what was freed 100 ms ago goes back to the kernel.
+Measured on 4 million packets: 8 % less memory at the peak for the same CPU time; at once instead costs a tenth more."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
@@ -63,8 +66,8 @@ def _child(work: Callable[[], int], parent: int) -> None:
         # over, for some 5 % of the time (measured).
         gc.set_threshold(100_000, 50, 100)
         _keep_memory()
-        for name in _THREADS:
-            os.environ.setdefault(name, "1")
+        for name, value in (dict.fromkeys(_THREADS, "1") | _POLARS_MEMORY).items():
+            os.environ.setdefault(name, value)
         code = work()
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else INCOMPLETE
