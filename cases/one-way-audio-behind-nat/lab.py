@@ -5,16 +5,17 @@
 
 The PBX is kamailio with rtpengine; the gateway (SIPp) answers, plays audio and hangs up. The office phone
 has a public address and takes no part in the fault. ``broken``: rtpengine is told to trust the SDP and not
-to learn endpoints. ``fixed``: it learns them.
+to learn endpoints. ``fixed``: it learns them. ``announcement``: as ``broken``, but the number has been changed, which
+the gateway says before it answers 404.
 """
 
 from __future__ import annotations
 
-import struct
 from contextlib import ExitStack
 from pathlib import Path
 
 from netdiag.lab import baresip, kamailio, sipp
+from netdiag.lab.scenario import Packet, expect, pause, play, response, scenario, write_rtp
 from netdiag.lab.topology import Lab, Node
 
 DOMAIN = "pbx.example"
@@ -22,6 +23,7 @@ PBX = "198.51.100.10"
 GATEWAY = "192.0.2.20"
 # Who calls, from where, and the number: its last digit selects the gateway's port.
 CALLS = (("alice", "10.20.0.15", "5550100"), ("bob", "10.20.0.16", "5550102"), ("office", "203.0.113.140", "5550104"))
+CHANGED = (("alice", "10.20.0.15", "5550106"), ("office", "203.0.113.140", "5550108"))
 # The callers hang up 9.5 s after the answer, when the gateway has nothing more to say.
 TALK_S = 9.0
 
@@ -57,76 +59,32 @@ MEDIA = """
     else {{ rtpengine_answer("replace-origin replace-session-connection ICE=remove"); }}
 """
 
-ANSWER = """<?xml version="1.0" encoding="UTF-8"?>
-<scenario name="gateway">
-  <recv request="INVITE" rrs="true" crlf="true"/>
-  <send><![CDATA[
-    SIP/2.0 180 Ringing
-    [last_Via:]
-    [last_From:]
-    [last_To:];tag=[call_number]gw[pid]
-    [last_Call-ID:]
-    [last_CSeq:]
-    [last_Record-Route:]
-    Contact: <sip:[local_ip]:[local_port]>
-    Content-Length: 0
-
-  ]]></send>
-  <pause milliseconds="500"/>
-  <send retrans="500"><![CDATA[
-    SIP/2.0 200 OK
-    [last_Via:]
-    [last_From:]
-    [last_To:];tag=[call_number]gw[pid]
-    [last_Call-ID:]
-    [last_CSeq:]
-    [last_Record-Route:]
-    Contact: <sip:[local_ip]:[local_port]>
-    Content-Type: application/sdp
-    Content-Length: [len]
-
-    v=0
-    o=gateway 1 1 IN IP4 [local_ip]
-    s=-
-    c=IN IP4 [media_ip]
-    t=0 0
-    m=audio [media_port] RTP/AVP 3
-    a=rtpmap:3 GSM/8000
-    a=ptime:20
-    a=sendrecv
-
-  ]]></send>
-  <recv request="ACK"/>
-  <nop><action><exec play_pcap_audio="[audio]"/></action></nop>
-  <recv request="BYE"/>
-  <send><![CDATA[
-    SIP/2.0 200 OK
-    [last_Via:]
-    [last_From:]
-    [last_To:]
-    [last_Call-ID:]
-    [last_CSeq:]
-    Content-Length: 0
-
-  ]]></send>
-</scenario>
+SDP = """
+v=0
+o=gateway 1 1 IN IP4 [local_ip]
+s=-
+c=IN IP4 [media_ip]
+t=0 0
+m=audio [media_port] RTP/AVP 3
+a=rtpmap:3 GSM/8000
+a=ptime:20
+a=sendrecv
 """
 
 # A GSM 06.10 frame of silence: what its encoder gives for zero samples.
 GSM_SILENCE = bytes.fromhex("d820a2e15a50004924924924500049249249245000492492492450004924924924")
 
 
-def write_audio(path: Path, seconds: float, ssrc: int) -> None:
-    """Write a capture of GSM audio (payload type 3, 20 ms a packet) for SIPp to play; SIPp fills in addresses."""
-    records = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)]
-    for number in range(int(seconds * 50)):
-        rtp = struct.pack("!BBHII", 0x80, 3 | (0x80 if number == 0 else 0), 1000 + number, 160 * number, ssrc)
-        udp = struct.pack("!HHHH", 16000, 16000, 8 + len(rtp) + len(GSM_SILENCE), 0) + rtp + GSM_SILENCE
-        ip = struct.pack("!BBHHHBBHII", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, 0, 0) + udp
-        frame = bytes(12) + b"\x08\x00" + ip
-        seconds_part, microseconds = divmod(number * 20_000, 1_000_000)
-        records.append(struct.pack("<IIII", seconds_part, microseconds, len(frame), len(frame)) + frame)
-    path.write_bytes(b"".join(records))
+def gateway(audio: Path, announces: bool) -> str:
+    """The gateway answers and plays ``audio``; or it plays it before it says that the number has been changed."""
+    if announces:
+        progress = response("183 Session Progress", sdp=SDP, tag=True).replace(' retrans="500"', "")
+        return scenario(expect("INVITE"), progress, play(audio), pause(TALK_S - 1),
+                        response("404 Not Found", tag=True), expect("ACK"))
+    return scenario(
+        expect("INVITE"), response("180 Ringing", tag=True), pause(0.5), response("200 OK", sdp=SDP, tag=True),
+        expect("ACK"), play(audio), expect("BYE"), response("200 OK"),
+    )
 
 
 def network(lab: Lab) -> dict[str, Node]:
@@ -163,14 +121,16 @@ def network(lab: Lab) -> dict[str, Node]:
 
 
 def run(lab: Lab, variant: str) -> None:
-    """Make three answered calls at once and record the home LAN and the relay's public interface."""
+    """Make all calls of the variant at once and record the home LAN and the relay's public interface."""
+    announces = variant == "announcement"
+    calls = CHANGED if announces else CALLS
     nodes = network(lab)
     pbx = nodes["pbx"]
     relay = ["rtpengine", "--foreground", "--log-stderr", "--table=-1", f"--interface={PBX}"]
     relay += ["--listen-ng=127.0.0.1:2223", "--port-min=30000", "--port-max=30100", "--num-threads=2"]
     relay += ["--endpoint-learning=immediate"]
     pbx.start(relay, name="rtpengine", ready=lambda: pbx.listening("udp", 2223))
-    phone = "trust-address asymmetric" if variant == "broken" else "trust-address"
+    phone = "trust-address asymmetric" if variant != "fixed" else "trust-address"
     text = kamailio.config(
         PBX,
         modules=["rtpengine"],
@@ -183,16 +143,16 @@ def run(lab: Lab, variant: str) -> None:
     lab.capture(pbx, "eth0", "relay")
     with ExitStack() as agents:
         servers = []
-        for index, (user, _, number) in enumerate(CALLS):
-            audio = lab.workdir / f"{user}.pcap"
-            write_audio(audio, TALK_S, 0x5EED0000 + index)
+        for index, (user, _, number) in enumerate(calls):
+            voice = (Packet(n * 0.02, 3, 160 * n, GSM_SILENCE, n == 0) for n in range(int(50 * TALK_S)))
+            audio = write_rtp(lab.workdir / f"{user}.pcap", voice, 0x5EED0000 + index)
             server = sipp.uas(
                 nodes["gateway"],
                 lab.workdir,
                 f"gateway-{user}",
-                ANSWER,
+                gateway(audio, announces),
                 local=(GATEWAY, 5060 + int(number[-1])),
-                keys={"audio": str(audio)},
+                keys={"user": "gateway"},
                 media_addr=GATEWAY,
                 media_port=16000 + 10 * index,
             )
@@ -208,7 +168,7 @@ def run(lab: Lab, variant: str) -> None:
                 commands=[f"/dial sip:{number}@{DOMAIN}"],
                 seconds=10,
             )
-            for user, address, number in CALLS
+            for user, address, number in calls
         ]
         for softphone in phones:
             softphone.wait(timeout=25, check=False)

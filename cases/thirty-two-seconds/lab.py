@@ -7,7 +7,9 @@ The PBX is two softphones in one node, a queue and a clerk. Phones are baresip, 
 forwards the container's RTP ports and writes its public address into the SDP, so that audio never depends on
 what is wrong here. ``broken``: the edge proxy does not record its route. ``one-record-route``: one header, with the
 address at which the request came in. ``published``: none, but the Contact names a port that leads to the
-container. ``fixed``: one header for either side. No timer is shortened.
+container. ``fixed``: one header for either side. In ``prack`` and ``prack-fixed``, which have the proxy of ``broken``
+and of ``fixed``, the queue plays an announcement before it answers, and wants that 183 acknowledged; these two ends
+are SIPp, as the softphones know no 100rel. No timer is shortened.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
-from netdiag.lab import baresip, kamailio
+from netdiag.lab import baresip, kamailio, sipp
+from netdiag.lab.scenario import CALLER as CALLING
+from netdiag.lab.scenario import Packet, expect, label, pause, play, request, response, scenario, write_rtp
 from netdiag.lab.topology import Lab, Node
 
 EDGE, BRIDGE, PBX = "198.51.100.10", "172.17.0.1", "172.17.0.2"
@@ -105,19 +110,110 @@ TO_CARRIER = f"""if (src_ip == {PBX}) {{
         fix_nated_sdp("2", "{EDGE}");
         $du = "sip:{CARRIER}:5060";
     }}"""
+TO_QUEUE = f"""
+    else {{ $du = "sip:{PBX}:5060"; }}"""
 PUBLIC_MEDIA = f"""if (src_ip == {PBX} && has_body("application/sdp")) {{ fix_nated_sdp("2", "{EDGE}"); }}"""
 PUBLIC_CONTACT = f"""
     subst_hf("Contact", "/@{PBX}:5060/@{EDGE}:{PUBLISHED}/", "f");"""
 TO_EDGE = f"""if ($rU == "{QUEUE}") {{ $rd = "{INSIDE}"; $du = "sip:{EDGE}:5060"; }}"""
+
+# The ends of a call with 100rel (RFC 3262). Between two sends of the reliable 183: T1, doubled without a limit, until
+# 64 times T1 are over (§3).
+WAITS_S = (0.5, 1, 2, 4, 8, 16, 0.5)
+RSEQ = 4711
+ANNOUNCEMENT_S = 6.0
+SDP = """
+v=0
+o=- 1 1 IN IP4 [media_ip]
+s=-
+c=IN IP4 [media_ip]
+t=0 0
+m=audio [media_port] RTP/AVP 3
+a=rtpmap:3 GSM/8000
+a=ptime:20
+a=sendrecv
+"""
+# A GSM 06.10 frame of silence: what its encoder gives for zero samples.
+GSM_SILENCE = bytes.fromhex("d820a2e15a50004924924924500049249249245000492492492450004924924924")
+# The caller's host reads audio with no program: without this it would answer it with ICMP port unreachable.
+SINK = """
+table ip sink {
+    chain in {
+        type filter hook input priority filter
+        udp dport 16000-16100 drop
+    }
+}
+"""
+# The INVITE comes with every header up to Max-Forwards that its answers repeat, and a PRACK may follow it.
+INVITED = """<recv request="INVITE"><action>
+<ereg regexp="SIP/2.0[[:space:]]+(.*)Max-Forwards" search_in="msg" assign_to="all,way"/>
+<ereg regexp=".*" search_in="hdr" header="From:" assign_to="from"/>
+<ereg regexp=".*" search_in="hdr" header="To:" assign_to="to"/>
+</action></recv>
+<Reference variables="all"/>
+"""
+ANSWER = """<send retrans="500"><![CDATA[
+SIP/2.0 200 OK
+[$way]From: [$from]
+To: [$to];tag=[pid]b[call_number]
+Call-ID: [call_id]
+CSeq: 1 INVITE
+Contact: <sip:[user]@[local_ip]:[local_port]>
+Content-Length: 0
+
+]]></send>
+"""
+ACK_REFUSED = """<send><![CDATA[
+ACK sip:[number]@[domain] SIP/2.0
+[last_Via:]
+Max-Forwards: 70
+[last_From:]
+[last_To:]
+Call-ID: [call_id]
+CSeq: 1 ACK
+Content-Length: 0
+
+]]></send>
+"""
+
+
+def once(step: str) -> str:
+    """The same step without SIPp's own repetition."""
+    return step.replace(' retrans="500"', "")
+
+
+def calls_with_100rel() -> str:
+    """The caller: it repeats its PRACK with each repetition of the 183, and waits for what the queue decides."""
+    return scenario(
+        request(CALLING, "INVITE", 1, "Supported: 100rel", sdp=SDP, initial=True), expect(100, optional=True),
+        expect(183, rrs="true"), once(request(CALLING, "PRACK", 2, f"RAck: {RSEQ} 1 INVITE")),
+        expect(408, optional=True), expect(504, optional=True, next=1), expect(200),
+        expect(200), request(CALLING, "ACK", 1), pause(1), request(CALLING, "BYE", 3), expect(200, next=2),
+        label(1), ACK_REFUSED, label(2), pause(0.1),
+    )
+
+
+def queue_with_100rel(audio: Path) -> str:
+    """The queue: it answers as soon as a PRACK comes, and refuses the call when none has come after 32 s."""
+    progress = once(response("183 Session Progress", "Require: 100rel", f"RSeq: {RSEQ}", sdp=SDP, tag=True))
+    steps = [INVITED, progress, play(audio)]
+    for number, wait_s in enumerate(WAITS_S, 1):
+        steps += [expect("PRACK", timeout=round(1000 * wait_s), ontimeout=number, next=8), label(number)]
+        steps += [progress] if number < len(WAITS_S) else []
+    return scenario(
+        *steps, response("504 Server Time-out", tag=True), expect("ACK", next=9),
+        label(8), response("200 OK"), pause(ANNOUNCEMENT_S), ANSWER, expect("ACK"), expect("BYE"), response("200 OK"),
+        label(9), pause(0.1),
+    )
 
 
 def edge_config(variant: str) -> str:
     """The edge proxy: what differs is Record-Route, and in ``published`` the Contact of the PBX's replies."""
     return PROXY.format(
         listen=f"listen=udp:{BRIDGE}:5060\nlisten=udp:{EDGE}:5060",
-        double=int(variant == "fixed"),
-        record="record_route();" if variant in ("one-record-route", "fixed") else "",
-        destination=TO_CARRIER,
+        double=int(variant in ("fixed", "prack-fixed")),
+        record="record_route();" if variant in ("one-record-route", "fixed", "prack-fixed") else "",
+        destination=TO_CARRIER + (TO_QUEUE if variant.startswith("prack") else ""),
         reply=PUBLIC_MEDIA + (PUBLIC_CONTACT if variant == "published" else ""),
     )
 
@@ -153,7 +249,7 @@ def network(lab: Lab) -> dict[str, Node]:
 
 
 def run(lab: Lab, variant: str) -> None:
-    """An outgoing call of the clerk, then an incoming one to the queue, which its caller would hang up."""
+    """Start both proxies and the captures, and make the calls of the variant."""
     with suppress(PermissionError):
         # Softphones that wait for a busy processor send uneven audio, and netdiag would rightly say so.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
@@ -163,6 +259,30 @@ def run(lab: Lab, variant: str) -> None:
     lab.capture(nodes["edge"], "docker0", "inside")
     lab.capture(nodes["edge"], "eth0", "outside")
     lab.capture(nodes["carrier"], "eth0", "carrier")
+    if variant.startswith("prack"):
+        call_with_100rel(lab, nodes)
+    else:
+        two_calls(lab, nodes, variant)
+
+
+def call_with_100rel(lab: Lab, nodes: dict[str, Node]) -> None:
+    """One incoming call to the queue, which plays an announcement before it answers."""
+    nodes["caller"].nft(SINK)
+    voice = (Packet(n * 0.02, 3, 160 * n, GSM_SILENCE, n == 0) for n in range(int(ANNOUNCEMENT_S * 50)))
+    audio = write_rtp(lab.workdir / "announcement.pcap", voice, 0x5EED0001)
+    with sipp.uas(
+        nodes["pbx"], lab.workdir, "queue", queue_with_100rel(audio), local=(PBX, 5060), media_addr=PBX,
+        media_port=16400, keys={"user": QUEUE},
+    ) as queue, sipp.uac(
+        nodes["caller"], lab.workdir, "caller", calls_with_100rel(), local=(CALLER, 5060), remote=(CARRIER, 5060),
+        media_addr=CALLER, media_port=16000, keys={"user": "5550199", "number": QUEUE, "domain": OUTSIDE},
+    ) as caller:
+        caller.wait(timeout=45)
+        queue.wait(timeout=5)
+
+
+def two_calls(lab: Lab, nodes: dict[str, Node], variant: str) -> None:
+    """An outgoing call of the clerk, then an incoming one to the queue, which its caller would hang up."""
     clerk_s, callee_s = HANG_UP_S[variant]
     extension = partial(
         baresip.start, nodes["pbx"], lab.workdir, address=PBX, domain=INSIDE, proxy=f"{BRIDGE}:5060", codec=CODEC

@@ -272,3 +272,8 @@ def near_miss_inconclusive_signalling_only():
     wire = Wire()
     _answer(_progress(wire), 6.5)
     return wire.sorted()
+
+
+def near_miss_inconclusive_proxy():
+    """Condition: this point shows media of these hosts. It is a proxy's; the audio is seen next to the gateway."""
+    return {"gateway": hit_two_points()["gateway"], "proxy": near_miss_inconclusive_signalling_only()}

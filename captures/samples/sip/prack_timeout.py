@@ -11,6 +11,7 @@ OFFER, ANSWER = body(CALLER, media(16000)), body(GATEWAY, media(20000))
 HIT_FRAMES = {"hit": list(range(3, 11)), "hit_gives_up": [3, 4, 5, 6], "hit_wrong_number": [3, 4, 5, 6, 7],
               "hit_ignored": list(range(3, 9)), "hit_421": [1, 3], "hit_420": [1, 3], "hit_481": [4, 5],
               "hit_481_fails": [4, 5, 6], "hit_proxied": [5, 7, 9, 11],
+              "hit_two_hops": {"gateway": [3, 4, 5, 6]},
               "hit_two_points": {"callee": [3, 4, 5, 6], "caller": [3, 4, 5, 6, 7]}}
 
 
@@ -134,6 +135,18 @@ def hit_proxied():
     _progress(inner, TRAIN[:4])
     _progress(outer, TRAIN[:4], start=1.001)
     return wire.sorted()
+
+
+def hit_two_hops():
+    """As ``hit_proxied``, each hop at a point of its own: only the gateway repeats anything."""
+    near, far = Wire(), Wire()
+    first = f"Via: SIP/2.0/UDP {CALLER}:5060;branch=z9hG4bKfirst\r\n"
+    for wire, hop, via in ((near, (CALLER, PROXY), ""), (far, (PROXY, GATEWAY), first)):
+        dialog = Dialog(wire, *hop, branches=len(via))
+        dialog.request(0.0, "INVITE", body=OFFER, extra=via)
+        dialog.response(0.01, 100, "Trying", extra=via)
+        _progress(dialog, TRAIN[:4], extra=f"{via}Require: 100rel\r\n")
+    return {"caller": near.sorted(), "gateway": far.sorted()}
 
 
 def hit_two_points():

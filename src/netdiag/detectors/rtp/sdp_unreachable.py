@@ -6,6 +6,9 @@ to which it has no route; hosted telephony works because relays learn the real s
 So the address alone is no fault. It is one when 50 packets or more go there from an address of another realm, no
 packet ever comes *from* there, and the sender never changes to another destination.
 
+Where the receiver's own audio reaches the sender from another place, the sender could have learned that place:
+RTP-LATCH-FAIL says so, and this finding is then what follows from it.
+
 **What lifts the suspicion.** Audio sent there without any return is probable already. RTCP of the receiver without a
 reception block, an ICMP error about the packets, or a second capture point at the receiver where they do not arrive
 (confirmed).
@@ -34,6 +37,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import realm
@@ -53,7 +57,7 @@ PATTERN = Pattern(
     prevention="Check SDP where it leaves the network: no private address in c= towards a public peer without ICE.",
     next_capture="Capture at the receiver, inside its network: do the packets sent to the private address arrive?",
     settings=(Setting("min_packets", 50, "packets", "practice: learning takes a few packets, this is one second"),),
-    explains=("RTP-ONEWAY",),
+    explains=("RTP-ONEWAY", "SIP-EARLY-MEDIA-SILENT"),
 )
 
 DETAILED = 200
@@ -70,8 +74,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     other = other.with_columns(at=_realms(other["address"]), site=_realms(other["signalling_source"]))
     odd = other.filter(pl.col("at").is_in(INSIDE) & (pl.col("at") != pl.col("site")))
     if not len(odd):
-        return clear(f"{len(lines)} media descriptions; none names an inside address of another realm than its "
-                     "signalling")
+        return clear(f"{number_of(len(lines), 'media descriptions')}; none names an inside address of another realm "
+                     "than its signalling")
     streams = tables.rtp.filter(pl.col("call").is_not_null())
     odd = odd.select("call", "packet", "signalling_source", "at", destination="address", destination_port="port")
     sent = streams.filter(pl.col("packets") >= settings["min_packets"]).join(
@@ -92,7 +96,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         rows(sent, RtpStream), sent["packet"], sent["signalling_source"], strict=True))
         if (o := context.occurrence(stream, packet, site, i < DETAILED))]
     if not occurrences:
-        return clear(f"{len(odd)} media descriptions name an inside address; no audio is sent there in vain")
+        return clear(f"{number_of(len(odd), 'media descriptions')} with an inside address; no audio is sent there in "
+                     "vain")
     examined: dict[tuple[str, ...], int] = {(str(source), str(sender)): int(count) for source, sender, count in
                 streams.group_by("source", "sender").agg(pl.col("call_id").n_unique()).iter_rows()}
     return found(occurrences, population="calls", examined=examined)

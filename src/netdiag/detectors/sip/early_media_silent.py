@@ -11,7 +11,8 @@ it, or the audio at another capture point (confirmed).
 
 **What looks alike and is not it.** Audio of one direction before the answer is what early media are. After a 180 the
 phone rings by itself, with or without audio. P-Early-Media: inactive or gated (RFC 5009), preconditions that are not
-met yet (RFC 3312), a direction that sends nothing. A capture that shows no media of these hosts at all cannot tell.
+met yet (RFC 3312), a direction that sends nothing. A capture that shows no media of these hosts at all cannot tell,
+such as one at a proxy that media never pass, whatever another point shows.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.rtp import RtpStream
@@ -45,7 +47,7 @@ PATTERN = Pattern(
     id="SIP-EARLY-MEDIA-SILENT",
     title="Early media announced, but nothing is heard before the answer",
     severity=Severity.MEDIUM,
-    cases=(),
+    cases=("one-way-audio-behind-nat",),
     needs=("sip", "calls", "media", "rtp", "icmp", "quality"),
     references=(Reference("RFC 3960 §3.2"), Reference("RFC 3264 §5.1"), Reference("RFC 5009 §8"),
                 Reference("RFC 3312 §3")),
@@ -76,12 +78,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         judged = [j for row in promised.iter_rows(named=True) if (j := context.judge(row))]
     faults = [j for j in judged if j.seen]
     if not faults and judged:
-        return inconclusive(f"{len(judged)} calls with early media announced and none seen, at a point that shows no "
-                            "media of these hosts", PATTERN.next_capture)
+        return inconclusive(f"{number_of(len(judged), 'calls')} with early media announced and none seen, at a point "
+                            "that shows no media of these hosts", PATTERN.next_capture)
     if not faults:
-        return clear(f"{len(early)} responses 183 with SDP; {len(promised)} leave {settings['silence']:.0f} s until "
-                     "the answer without ringing, and audio comes or none is due")
-    examined = Counter(promised["address"].to_list())
+        return clear(f"{number_of(len(early), 'responses')} 183 with SDP; {len(promised)} of them "
+                     f"{settings['silence']:.0f} s before the answer without ringing, and audio comes or none is due")
+    examined = Counter(promised.select("address", "call_id").unique()["address"].to_list())
     return found([context.occurrence(j, i < DETAILED) for i, j in enumerate(faults)], population="calls",
                  examined={(address,): n for address, n in examined.items()})
 
@@ -170,7 +172,7 @@ class _Context:
             out.confidence, out.absence, out.seen = Confidence.PROBABLE, False, True
             out.reasons.append(f"audio from {s.source} to {s.destination}:{s.destination_port} {what}")
             out.packets.append(s.first_packet)
-        there = [(p, s) for p, s in self._elsewhere.get(row["call_id"], []) if p != row["point"]]
+        there = [(p, s) for p, s in self._elsewhere.get(row["call_id"], []) if p != row["point"] and out.seen]
         if errors:
             _, packet, name, source = errors[0]
             out.reasons.append(f"ICMP {name} from {source} about packets to {target[0]}:{target[1]}")

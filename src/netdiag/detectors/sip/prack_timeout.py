@@ -35,18 +35,20 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.contacts import contact_host
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
 from netdiag.tables.sip_head import has_option, head
+from netdiag.tables.sip_routing import routing
 
 PATTERN = Pattern(
     id="SIP-PRACK-TIMEOUT",
     title="Reliable provisional response is not acknowledged",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("thirty-two-seconds",),
     needs=("sip", "transactions"),
     references=(Reference("RFC 3262 §3, §4"), Reference("RFC 3261 §8.2.2.3, §21.4.16")),
     filter="sip.RSeq || sip.Method == \"PRACK\" || sip.Status-Code == 420 || sip.Status-Code == 421 || "
@@ -74,8 +76,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     context = _Context(tables, settings)
     faults = [*context.repeated(), *context.refused(invites), *context.unknown(asked)]
     if not faults:
-        return clear(f"{len(invites)} INVITEs with a response; no reliable response waits for its PRACK, none fails "
-                     "for the extension 100rel")
+        return clear(f"{number_of(len(invites), 'INVITEs')} with a response; no reliable response waits for its "
+                     "PRACK, none fails for the extension 100rel")
     kinds = {f.kind for f in faults}
     examined = Counter(host for host, _ in set(invites.select("server", "call_id").iter_rows()))
     return found([context.occurrence(f, i < DETAILED) for i, f in enumerate(faults)], population="calls",
@@ -92,6 +94,7 @@ class _Fault:
     packets: tuple[int, ...]
     absence: bool = False
     constant: float | None = None
+    end_ns: int = 0
 
 
 class _Context:
@@ -118,6 +121,7 @@ class _Context:
         for key, sent in series.items():
             if len(sent) >= self._settings["min_sends"]:
                 best.setdefault(key[:5], sent)
+        best = self._nearest(best)
         calls = {sent[0].call_id for sent in best.values()}
         tried = sip.filter(pl.col("call_id").is_in(list(calls)) & pl.col("cseq_method").is_in(["PRACK", "INVITE"]))
         others: dict[str | None, list[SipMessage]] = {}
@@ -127,6 +131,16 @@ class _Context:
             fault = self._series(str(key[4]), sent, others[sent[0].call_id])
             if fault:
                 yield fault
+
+    def _nearest(self, best: dict[tuple[object, ...], list[SipMessage]]) -> dict[tuple[object, ...], list[SipMessage]]:
+        """Without the points that are nearer to the caller than another one: there the response has fewer Via."""
+        if len(self._tables.points) < 2:
+            return best
+        depths = {key: len(routing(self._tables, sent[0].message).via) for key, sent in best.items()}
+        deepest: dict[tuple[object, ...], int] = {}
+        for key, depth in depths.items():
+            deepest[key[1:]] = max(depth, deepest.get(key[1:], 0))
+        return {key: sent for key, sent in best.items() if depths[key] == deepest[key[1:]]}
 
     def _series(self, rseq: str, sent: list[SipMessage], others: list[SipMessage]) -> _Fault | None:
         first = sent[0]
@@ -153,7 +167,8 @@ class _Context:
             packets += [m.packet for m in here[:3]]
         elif there:
             away, confidence = True, Confidence.CONFIRMED
-            reasons.append(f"no PRACK passes here; at {there[0].point} it leaves for {there[0].destination}")
+            last = [m for m in there if m.point == there[0].point][-1]
+            reasons.append(f"no PRACK passes here; at {last.point} it leaves for {last.destination}")
             packets += [m.packet for m in there[:3]]
         else:
             reasons.append("no PRACK passes here")
@@ -168,7 +183,7 @@ class _Context:
         return _Fault("no PRACK stops the repetition", first, f"repeats its {first.status} {len(sent)} times and gets "
                       "no PRACK for it" + (f"; the call fails after {lasted:.1f} s" if cut else ""),
                       confidence, tuple(reasons), tuple(packets), absence=not (away or arriving or cut),
-                      constant=lasted if cut else None)
+                      constant=lasted if cut else None, end_ns=(end or sent[-1]).ts_ns)
 
     def refused(self, invites: pl.DataFrame) -> Iterator[_Fault]:
         """420 and 421 for the extension, without another try that got further."""
@@ -228,6 +243,6 @@ class _Context:
             if detailed else (),
             scope={"source.ip": m.source, "destination.ip": m.destination}, flows=(m.flow,), absence=f.absence,
             keys=frozenset({f"call:{m.call_id}", f"host:{m.source}"}), constant=f.constant, start_ns=m.ts_ns,
-            end_ns=m.ts_ns, alternatives=(Alternative(
+            end_ns=max(m.ts_ns, f.end_ns), alternatives=(Alternative(
                 "the PRACK is sent to where nobody reads it", f"it follows the Contact, {contact}",
                 ""),) if contact else ())

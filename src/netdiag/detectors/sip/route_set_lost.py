@@ -6,16 +6,19 @@ proxy that does not, or an end that loses or changes the list, makes ACK and BYE
 proxy: through another firewall or NAT binding, to an address that only the proxy can reach. The call is cut after
 32 s for want of an ACK, or its BYE never arrives and it lives on in the proxy's books. Met where an INVITE that is
 seen to have passed a proxy (two or more Via) is followed by a request to another host that gets no response, sent
-four times or more, or by an ACK to another host after which the 2xx goes on coming. Also where such a request, not
-answered either, has another Route than was recorded, a Route without ``lr`` (strict routing, §16.12, of which
-RFC 2543 left little), or is sent elsewhere than its topmost Route says.
+four times or more, or by an ACK to another host after which the 2xx goes on coming; for PRACK, a reliable 18x stands
+for the 2xx (RFC 3262 §3). It may be the proxy before that sends it past the next one, which the response is seen to
+have come through. Also where such a request of an end, not answered either, has another Route than was recorded, a
+Route without ``lr`` (strict routing, §16.12, of which RFC 2543 left little), or is sent elsewhere than its topmost
+Route says.
 
 **What lifts the suspicion.** That it goes past the proxy (probable; a strange Route alone is suspected). A second
 capture point at the proxy which has the INVITE, and never the request (confirmed).
 
 **What looks alike and is not it.** A proxy that keeps out of dialogs on purpose: then the direct BYE is answered. A
 back-to-back user agent makes two dialogs, each with its own Call-ID. A request on its recorded way that nobody answers
-speaks of a dead end; without a second Via nothing shows that there was a proxy.
+speaks of a dead end; without a second Via nothing shows that there was a proxy. What a proxy sends of its own accord
+has one Via.
 """
 
 from __future__ import annotations
@@ -37,29 +40,31 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import realm, routable
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
-from netdiag.tables.sip_routing import RouteUri, Routing, routing
+from netdiag.tables.sip_head import head
+from netdiag.tables.sip_routing import RouteUri, Routing, after, routing
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
     id="SIP-ROUTE-SET-LOST",
     title="ACK or BYE bypasses the proxy and is not answered: the route set is lost",
     severity=Severity.HIGH,
-    cases=(),
+    cases=("thirty-two-seconds",),
     needs=("transactions", "sip", "quality"),
     references=(Reference("RFC 3261 §12.1, §12.2.1.1, §16.6 item 4, §16.12"),),
-    filter='sip.Method == "BYE" || sip.Method == "ACK" || (sip.Method == "INVITE" && sip.Via)',
+    filter='sip.Method == "BYE" || sip.Method == "ACK" || sip.Method == "PRACK" || (sip.Method == "INVITE" && sip.Via)',
     mitigation="Let the proxy record its route on every INVITE; with two networks or transports, twice.",
     fix="Correct the element that drops or rewrites Record-Route or Route, or does not obey them.",
     prevention="Use session timers (RFC 4028), which end calls whose BYE was lost; test ACK and BYE through each path.",
     next_capture="Capture at the proxy: does it see the ACK and the BYE of the call?",
     settings=(Setting("min_sends", 4, "sends", "practice: 3.5 s of Timer E"),
               Setting("min_2xx", 3, "sends", "practice: the 2xx and two repetitions, 1.5 s")),
-    explains=("SIP-ACK-LOST",),
+    explains=("SIP-ACK-LOST", "SIP-PRACK-TIMEOUT"),
 )
 
 TIMER_F_NS = 32_000_000_000
@@ -76,8 +81,8 @@ class _Way:
 
     invites: list[tuple[SipMessage, Routing]]
     """One for each hop, the one with most Via first."""
-    answers: list[SipMessage]
-    """2xx, one for each hop."""
+    answers: list[tuple[SipMessage, Routing]]
+    """2xx or reliable 18x, one for each hop."""
 
     @property
     def proxies(self) -> frozenset[str]:
@@ -91,6 +96,15 @@ class _Way:
                 out.add(message.destination)
         return frozenset(out)
 
+    def following(self, request: SipMessage, by_caller: bool) -> frozenset[str]:
+        """Proxies next to the sender of ``request`` that the answer of this very dialog came through."""
+        tag = request.to_tag if by_caller else request.from_tag
+        depths = [(m, len(said.via)) for m, said in self.answers if m.to_tag == tag]
+        if by_caller:
+            deepest = max((depth for _, depth in depths), default=0)
+            return frozenset(m.source for m, depth in depths if m.destination == request.source and depth < deepest)
+        return frozenset(m.destination for m, depth in depths if m.source == request.source and depth > 1)
+
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Requests inside calls, not answered, that left the way of the INVITE."""
@@ -99,11 +113,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return not_applicable("no INVITE that starts a call in this capture")
     failed = _failed(tables, settings)
     if not len(failed):
-        return clear(f"{len(calls)} INVITEs; no request inside a call goes unanswered")
+        return clear(f"{number_of(len(calls), 'INVITEs')}; no request inside a call goes unanswered")
     context = _Context(tables, failed)
     occurrences = [o for t in rows(failed.head(DETAILED), Transaction) if (o := context.occurrence(t))]
     if not occurrences:
-        return clear(f"{len(failed)} requests inside calls go unanswered, none of them is seen to leave its way")
+        return clear(f"{number_of(len(failed), 'requests')} inside calls without an answer, none of them is seen to "
+                     "leave its way")
     examined = Counter(calls.select("point", "call_id").unique()["point"].to_list())
     more = f"; {len(failed) - DETAILED} more requests go unanswered, and are not looked at"
     return found(occurrences, population="calls", examined={o.group: max(examined.values()) for o in occurrences},
@@ -135,21 +150,22 @@ class _Context:
                             SipMessage):
             self._calls.setdefault(message.call_id or "", []).append(message)
 
-    def _way(self, call_id: str) -> _Way | None:
-        """None where nothing shows that a proxy was passed."""
+    def _way(self, call_id: str, early: bool) -> _Way | None:
+        """None where nothing shows that a proxy was passed; ``early``: a reliable 18x has the route as well."""
         hops: dict[tuple[object, ...], SipMessage] = {}
         answers: dict[tuple[object, ...], SipMessage] = {}
         for m in self._calls.get(call_id, ()):
             hop = m.point, m.source, m.destination
             if m.method == "INVITE" and m.to_tag is None:
                 hops.setdefault((*hop, m.branch), m)
-            elif m.status is not None and 200 <= m.status < 300 and m.cseq_method == "INVITE":
+            elif m.cseq_method == "INVITE" and m.status is not None and (200 <= m.status < 300 or (
+                    early and 100 < m.status < 200 and "rseq" in head(self._tables, m.message))):
                 answers.setdefault(hop, m)
         invites = [(m, routing(self._tables, m.message)) for m in list(hops.values())[:COPIES]]
         invites.sort(key=lambda pair: -len(pair[1].via))
         if not invites or len(invites[0][1].via) < 2 or not answers:
             return None
-        return _Way(invites, list(answers.values())[:COPIES])
+        return _Way(invites, [(m, routing(self._tables, m.message)) for m in list(answers.values())[:COPIES]])
 
     def _astray(self, t: Transaction) -> list[SipMessage]:
         """The sends of the request that failed; for a 2xx that keeps coming, its ACKs that go past the server."""
@@ -159,25 +175,31 @@ class _Context:
         return list(rows(self._tables.sip[list(t.request_messages)], SipMessage))
 
     def occurrence(self, t: Transaction) -> Occurrence | None:
-        way, sent = self._way(t.call_id), self._astray(t)
-        if way is None or not sent or sent[0].source in way.proxies:
+        way, sent = self._way(t.call_id, t.method == "PRACK"), self._astray(t)
+        if way is None or not sent:
             return None
         request, said = sent[0], routing(self._tables, sent[0].message)
         by_caller = request.from_tag == way.invites[0][0].from_tag
-        recorded = self._recorded(way, request, by_caller)
+        recorded, passed = self._recorded(way, request, by_caller), way.proxies
+        if request.source in way.proxies:
+            own, passed = {request.source, *said.via[0]} if said.via else set(), way.following(request, by_caller)
+            recorded = after(recorded, own)
+            if not passed or recorded or said.route or len(said.via) < 2:
+                return None
         past = request.destination not in way.proxies and request.destination not in {r.host for r in recorded}
-        fault = _fault(request, said, recorded, past)
+        whose = f" of {min(passed)}" if passed is not way.proxies else ""
+        fault = _fault(request, said, recorded, past, whose)
         if fault is None:
             return None
         confidence = Confidence.PROBABLE if past else Confidence.SUSPECTED
-        proxies = sorted(p for p in way.proxies if realm(p) != "name") or sorted(way.proxies)
+        proxies = sorted(p for p in passed if realm(p) != "name") or sorted(passed)
         what = "the 2xx goes on coming" if request.method == "ACK" else f"{t.sends} sends, no response of any kind"
         reasons = [f"the INVITE came by {', '.join(proxies)} ({len(way.invites[0][1].via)} Via)", fault, what]
-        missed = self._missed_at(request, way) if past else ""
+        missed = self._missed_at(request, way, proxies) if past else ""
         if missed:
             confidence = Confidence.CONFIRMED
             reasons.append(f"{missed} has the INVITE, and never this {request.method}")
-        cited = [way.invites[0][0].packet, way.answers[0].packet, *(m.packet for m in sent),
+        cited = [way.invites[0][0].packet, way.answers[0][0].packet, *(m.packet for m in sent),
                  *self._tables.sip["packet"][list(t.response_messages)].to_list(),
                  *(m.packet for m, _ in way.invites if m.point == missed)]
         where = "reachable from anywhere" if routable(request.destination) else "not reachable from a public network"
@@ -189,33 +211,41 @@ class _Context:
             evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "destination.ip": request.destination}),
             scope={"source.ip": request.source, "destination.ip": request.destination, "sip.proxy": proxies[0]},
             flows=(request.flow,), keys=frozenset({f"call:{t.call_id}", *(f"host:{p}" for p in proxies)}),
-            absence=not missed, clock=bool(missed), start_ns=request.ts_ns, end_ns=sent[-1].ts_ns, alternatives=(
+            absence=not missed, clock=bool(missed), start_ns=request.ts_ns,
+            end_ns=max(sent[-1].ts_ns, t.last_ns), alternatives=(
                 Alternative("the Contact it is sent to cannot be reached", f"{request.destination} is {where}", ""),
-                Alternative("the other end is gone", "no response of any kind", "it had just answered the INVITE")))
+                Alternative("the other end is gone", "no response of any kind",
+                            "it had just answered the INVITE" if t.method != "PRACK" else "it goes on ringing")))
 
     def _recorded(self, way: _Way, request: SipMessage, by_caller: bool) -> tuple[RouteUri, ...]:
         """What the sender was told to put into Route."""
         if by_caller:
-            answer = next((m for m in way.answers if m.destination == request.source), way.answers[0])
-            return routing(self._tables, answer.message).record_route[::-1]
+            said = next((said for m, said in way.answers if m.destination == request.source), way.answers[0][1])
+            return said.record_route[::-1]
         said = next((said for m, said in way.invites if m.destination == request.source), way.invites[0][1])
         return said.record_route
 
-    def _missed_at(self, request: SipMessage, way: _Way) -> str:
-        """A point at a proxy, where the INVITE comes in and goes out, that ran at that time without the request."""
+    def _missed_at(self, request: SipMessage, way: _Way, passed: list[str]) -> str:
+        """A point that ran at that time without the request, at a proxy: the INVITE comes in and goes out there.
+
+        Or it shows the INVITE between the sender and the proxy that was passed.
+        """
         there = set(self._twins.of([request.message])["point"].to_list()) | {request.point}
         hops = Counter(message.point for message, _ in way.invites)
+        between = {m.point for m, _ in way.invites for proxy in passed
+                   if {m.source, m.destination} == {request.source, proxy}}
         for point, count in hops.items():
             low, high = self._spans[point]
-            if count > 1 and point not in there and low <= request.ts_ns <= high:
+            if (count > 1 or point in between) and point not in there and low <= request.ts_ns <= high:
                 return point
         return ""
 
 
-def _fault(request: SipMessage, said: Routing, recorded: tuple[RouteUri, ...], past: bool) -> str | None:
+def _fault(request: SipMessage, said: Routing, recorded: tuple[RouteUri, ...], past: bool,
+           whose: str) -> str | None:
     """What is wrong with the way that the request takes; None when it takes the recorded one."""
     if not recorded:
-        return f"no Record-Route, and {request.method} goes to {request.destination} directly" if past else None
+        return f"no Record-Route{whose}, and {request.method} goes to {request.destination} directly" if past else None
     strict = next((r for r in (*said.route, *recorded) if not r.loose), None)
     if strict is not None:
         return f"the route entry {strict.host} has no lr: strict routing"
