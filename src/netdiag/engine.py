@@ -121,7 +121,7 @@ def _choose(select: Iterable[str], ignore: Iterable[str]) -> list[str]:
 _CONTEXT = {"quality", "crosspoint", "flows"}
 """Tables of ``Pattern.needs`` with what is around: what is in them is no traffic of a pattern's kind."""
 _UNBOUND = {"packets", "streams"}
-"""A pattern that needs one of these looks for its traffic itself."""
+"""A pattern that needs one of these looks for its traffic itself; gates look at any."""
 
 
 def _absent(pattern: Pattern, tables: Tables) -> str:
@@ -130,7 +130,8 @@ def _absent(pattern: Pattern, tables: Tables) -> str:
     The detector is not even imported then: a capture pays for the patterns of its own traffic.
     """
     read = [name for name in pattern.needs if name not in _CONTEXT]
-    if not read or not _UNBOUND.isdisjoint(read) or any(getattr(tables, name).height for name in read):
+    looks = pattern.gate or not read or not _UNBOUND.isdisjoint(read)
+    if looks or any(getattr(tables, name).height for name in read):
         return ""
     return f"nothing of what it reads is in the capture: {', '.join(read)}"
 

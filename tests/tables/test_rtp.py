@@ -18,7 +18,7 @@ from checkout import PcapWriter, udp_frame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netdiag.tables import Tables, rtp_groups, rtp_stats
+from netdiag.tables import Tables, rtp_events, rtp_groups, rtp_stats
 from netdiag.tables.calls import Call, Media
 from netdiag.tables.reader import open_captures
 from netdiag.tables.rtp import RtpStream, series
@@ -190,6 +190,17 @@ def test_events_do_not_count_as_jitter(pcap: PcapWriter) -> None:
     assert s.jitter_max_ms == pytest.approx(0.0, abs=1e-9)
     [unbound] = streams(load(pcap(packets)))
     assert unbound.jitter_max_ms > 10
+
+
+def test_an_event_at_the_wrap_of_the_numbers_is_followed(pcap: PcapWriter) -> None:
+    numbers = [*range(65500, 65536), *range(10)]
+    packets = talk(numbers)
+    ends = struct.pack(">BBH", 5, 0x8A, 800)
+    packets[35] = (packets[35][0], udp_frame(A, B, 4000, 5000, rtp(65535, 160 * 65535, pt=101, body=ends)))
+    said = [line("callee", B, 5000, formats={0: "PCMU/8000", 101: "telephone-event/8000"})]
+    tables = load(pcap(packets), [call()], said)
+    event, = rtp_events.events(tables, tables.rtp, {0: {101}})
+    assert (event.digit, event.ends, event.duration, event.followed) == ("5", 1, 800, True)
 
 
 def test_two_sources_on_one_port_and_both_directions(pcap: PcapWriter) -> None:

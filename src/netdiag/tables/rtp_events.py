@@ -76,7 +76,7 @@ def events(tables: Tables, streams: pl.DataFrame, types: dict[int, set[int]]) ->
                 found.setdefault((stamp, int(body[k, 0])), []).append(k)
         for (_, code), members in found.items():
             last = int(at[members[-1]])
-            on = last + 1 < len(sequence) and int(sequence[last + 1] - sequence[last]) & 0xFFFF == 1
+            on = last + 1 < len(sequence) and (int(sequence[last + 1]) - int(sequence[last])) & 0xFFFF == 1
             out.append(Event(
                 stream, int(kinds[at[members[0]]]), code, int(p.ts[rows[members[0]]]), int(p.ts[rows[members[-1]]]),
                 len(members), int((body[members, 1] >> 7).sum()),
