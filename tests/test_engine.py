@@ -211,12 +211,25 @@ def test_incidents_join_mechanism_and_impact_over_shared_keys_only() -> None:
     assert [i.impacts for i in apart] == [(), ()]
 
 
-@pytest.mark.parametrize(("key", "confidence", "shown"), [
-    ("call:1", Confidence.SUSPECTED, True), ("call:1", Confidence.CONFIRMED, False),
-    ("host:h", Confidence.SUSPECTED, False)])
-def test_a_rival_is_unsure_and_about_the_same_call(key: str, confidence: Confidence, shown: bool) -> None:
+@pytest.mark.parametrize(("stream", "joined"), [("ssrc:1", True), ("ssrc:2", False), ("aor:x", True)])
+def test_what_happens_to_one_stream_of_a_call_does_not_explain_the_other(stream: str, joined: bool) -> None:
+    patterns = {p.id: p for p in (pattern("A-CAUSE", ("B-END",)), pattern("B-END"))}
+    found = diagnosis.incidents([finding("A-CAUSE", "call:1", "ssrc:1"), finding("B-END", "call:1", stream)], patterns)
+    assert (len(found) == 1) is joined
+
+
+@pytest.mark.parametrize(("keys", "confidence", "own", "shown"), [
+    ("call:1", Confidence.SUSPECTED, Confidence.PROBABLE, True),
+    ("call:1", Confidence.CONFIRMED, Confidence.PROBABLE, False),
+    ("call:1", Confidence.SUSPECTED, Confidence.CONFIRMED, False),
+    ("host:h", Confidence.SUSPECTED, Confidence.PROBABLE, False),
+    ("call:1 ssrc:1", Confidence.SUSPECTED, Confidence.PROBABLE, True),
+    ("call:1 ssrc:2", Confidence.SUSPECTED, Confidence.PROBABLE, False)])
+def test_a_rival_and_what_it_rivals_are_unsure_and_about_the_same_call(
+        keys: str, confidence: Confidence, own: Confidence, shown: bool) -> None:
     patterns = {p.id: p for p in (pattern("A-CAUSE"), pattern("Z-OTHER"))}
-    other = finding("Z-OTHER", key, confidence=confidence)
-    rivals = diagnosis.incidents([finding("A-CAUSE", "call:1", "host:h"), other], patterns)
+    other = finding("Z-OTHER", *keys.split(), confidence=confidence)
+    cause = finding("A-CAUSE", "call:1", "host:h", "ssrc:1", confidence=own)
+    rivals = diagnosis.incidents([cause, other], patterns)
     (mine,) = [i for i in rivals if i.mechanism == "A-CAUSE"]
     assert bool(mine.alternatives) is shown

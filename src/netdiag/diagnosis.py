@@ -38,10 +38,11 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
         impacts = _reach(cause, explains)
         members = [cause, *impacts]
         own = {f.id for f in members}
-        # Another account of the same calls or flows that is not sure: what is confirmed stands for itself.
+        # Another account of the same calls or flows: neither of them sure, for what is confirmed stands for itself.
         shared = frozenset(key for key in cause.keys if not key.startswith("host:"))
         rivals = [f for f in _near(cause, faults, touching, shared)
-                  if f.id not in own and f.id not in explained and f.confidence < Confidence.CONFIRMED]
+                  if f.id not in own and f.id not in explained
+                  and max(f.confidence, cause.confidence) < Confidence.CONFIRMED]
         out.append(Incident(
             id=stable_id("incident", cause.id), title=_title(cause, impacts), severity=max(f.severity for f in members),
             confidence=cause.confidence, mechanism=cause.id, impacts=tuple(f.id for f in impacts),
@@ -52,9 +53,16 @@ def incidents(findings: Sequence[Finding], patterns: Mapping[str, Pattern]) -> l
 
 def _near(cause: Finding, faults: Sequence[Finding], touching: Mapping[str, list[int]],
           keys: frozenset[str]) -> list[Finding]:
-    """Other findings with one of these keys, in order."""
+    """Other findings with one of these keys, in order; of two about single streams, only about the same ones."""
+    mine = _streams(cause)
     rows = sorted({i for key in keys for i in touching[key]})
-    return [faults[i] for i in rows if faults[i] is not cause]
+    return [faults[i] for i in rows if faults[i] is not cause
+            and not (mine and (theirs := _streams(faults[i])) and mine.isdisjoint(theirs))]
+
+
+def _streams(finding: Finding) -> frozenset[str]:
+    """The two directions of a call are two streams: what happens to one says nothing of the other."""
+    return frozenset(key for key in finding.keys if key.startswith("ssrc:"))
 
 
 def _reach(cause: Finding, explains: Mapping[str, list[Finding]]) -> list[Finding]:

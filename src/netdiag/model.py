@@ -159,7 +159,8 @@ class Occurrence:
     neither it caps nothing.
     """
     keys: frozenset[str] = frozenset()
-    """Join keys for incidents: ``call:<Call-ID>``, ``flow:<community id>``, ``host:<address>``, ``aor:<aor>``."""
+    """Join keys for incidents: ``call:<Call-ID>``, ``flow:<community id>``, ``host:<address>``, ``aor:<aor>``,
+    ``ssrc:<hex>`` of what concerns single RTP streams."""
     absence: bool = False
     """The key fact is that something was not seen; gates that cap "absence" cap it at suspected."""
     size: bool = False
@@ -352,6 +353,30 @@ class Report:
     def complete(self) -> bool:
         """False when a capture was damaged or a detector errored."""
         return all(c.complete for c in self.captures) and all(o.status is not Status.ERROR for o in self.outcomes)
+
+
+def singular(noun: str) -> str:
+    """"calls with a timer" is "call with a timer": the first word that ends in s, other than in ss, loses it."""
+    words = noun.split(" ")
+    for i, word in enumerate(words):
+        if word.endswith("sses"):
+            words[i] = word[:-2]
+        elif word.endswith("s") and not word.endswith("ss"):
+            words[i] = word[:-1]
+        else:
+            continue
+        break
+    return " ".join(words)
+
+
+def number_of(n: int, nouns: str) -> str:
+    """"1 answered call" and "12 answered calls" of "answered calls"."""
+    return f"{n} {singular(nouns) if n == 1 else nouns}"
+
+
+def times(n: int) -> str:
+    """"once" and "12 times"."""
+    return "once" if n == 1 else f"{n} times"
 
 
 def stable_id(*parts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from netdiag import engine
-from netdiag.model import Detection, Finding, Report, Status
+from netdiag.model import Confidence, Detection, Finding, Report, Status
 from netdiag.registry import detector, get, settings
 from netdiag.tables.reader import open_captures
 
@@ -21,10 +22,14 @@ SAMPLES = TESTS.parent / "captures" / "samples"
 sys.path[:0] = [str(TESTS), str(SAMPLES)]
 network: Any = importlib.import_module("_craft.network")
 sip: Any = importlib.import_module("_craft.sip")
+stun: Any = importlib.import_module("_craft.stun")
 tls: Any = importlib.import_module("_craft.tls")
 recipes: Any = importlib.import_module("recipes")
 NAT_CASE = SAMPLES / "cases" / "registration-outlives-nat-binding"
 AUDIO_CASE = SAMPLES / "cases" / "one-way-audio-behind-nat"
+TIMER_CASE = SAMPLES / "cases" / "session-timer-call-drop"
+TURN_CASE = SAMPLES / "cases" / "webrtc-through-turn"
+CODEC_CASE = SAMPLES / "cases" / "codec-and-dtmf-mismatch"
 
 
 def analyzed(*paths: Path, select: str = "", **points: Path) -> Report:
@@ -209,3 +214,124 @@ def test_what_leaves_nothing_open_at_the_phone_side(why: str, tmp_path: Path) ->
     if why == "reached after the silence":
         sip.Dialog(wire, REGISTRAR, PHONE, call_id="ping@b.example").request(50.0, "OPTIONS")
     assert judged("SIP-REG-NAT-EXPIRY", wire.sorted(), tmp_path).status is Status.CLEAR
+
+
+@pytest.mark.parametrize(("hit", "confidence"), [
+    ("hit_two_points", Confidence.CONFIRMED), ("hit_two_points_filtered", Confidence.PROBABLE)])
+def test_missing_fragments_prove_something_only_where_no_filter_was(hit: str, confidence: Confidence) -> None:
+    points = {point: SAMPLES / "sip" / f"udp_oversize.{hit}.{point}.pcap" for point in ("sender", "receiver")}
+    finding = only(analyzed(select="SIP-UDP-OVERSIZE", **points), "SIP-UDP-OVERSIZE")
+    assert finding.confidence is confidence
+    assert ("receiver" in " ".join(finding.reasons)) is (confidence is Confidence.CONFIRMED)
+
+
+def test_a_refresh_that_fails_at_one_point_and_is_missing_at_another_is_one_finding() -> None:
+    paths = {point: SAMPLES / "sip" / f"session_timer.hit_two_points.{point}.pcap" for point in ("callee", "caller")}
+    finding = only(analyzed(**paths), "SIP-SESSION-TIMER")
+    assert finding.confidence is Confidence.CONFIRMED
+    assert any("not seen at callee" in reason for o in finding.occurrences for reason in o.reasons)
+    assert only(analyzed(paths["callee"]), "SIP-SESSION-TIMER").confidence < Confidence.CONFIRMED
+
+
+def test_a_call_stuck_on_hold_is_told_once_and_at_the_side_of_who_answers() -> None:
+    paths = {point: TIMER_CASE / f"broken.{point}.pcap" for point in ("inside", "outside")}
+    finding = only(analyzed(**paths), "RTP-HOLD-STUCK")
+    assert [o.scope["host.ip"] for o in finding.occurrences] == ["198.51.100.20"]
+
+
+def test_what_a_router_edits_in_other_requests_is_told_too() -> None:
+    finding = only(analyzed(SAMPLES / "sip" / "alg_rewrite.hit_both_sides.pcap"), "SIP-ALG-REWRITE")
+    assert finding.confidence is Confidence.CONFIRMED
+    assert finding.reasons[0] == ("the same branch and CSeq from 192.168.1.20 and from 203.0.113.66, and no Via more")
+    assert "in another INVITE: SDP m=video 16002 RTP/AVP 31 is cut off" in finding.reasons
+    assert len({reason.partition(": ")[2] or reason for reason in finding.reasons}) == len(finding.reasons)
+
+
+def test_a_refusal_that_is_passed_on_belongs_to_who_refused_first() -> None:
+    paths = {point: CODEC_CASE / f"broken.{point}.pcap" for point in ("inside", "outside")}
+    finding = only(analyzed(**paths), "SIP-CODEC-488")
+    occurrence, = finding.occurrences
+    assert occurrence.scope["destination.ip"] == "198.51.100.30"
+    assert any("203.0.113.1 passes it on, at inside" in reason for reason in occurrence.reasons)
+
+
+@pytest.mark.parametrize(("username", "code", "told"), [
+    ("{}:alice", 401, "62 s before (2025-12-31 23:58:58 UTC)"), ("{}", 401, "62 s before"),
+    ("{}:alice", 486, ""), ("{}alice", 401, ""), ("alice:{}", 401, ""),
+    ("1001:alice", 401, ""), ("2025550100:alice", 401, ""), ("0202555010:alice", 401, "")])
+def test_turn_credentials_that_have_ended_are_said_to_have(username: str, code: int, told: str, tmp_path: Path) -> None:
+    wire = network.Wire()
+    client = stun.TurnClient(wire, ("192.0.2.10", 40000), ("203.0.113.7", 3478),
+                             username=username.format(int(network.START) - 62))
+    client.challenged(0.0)
+    client.allocate(0.1, code)
+    wire.udp(5.0, "192.0.2.10", 5060, "203.0.113.5", 5060, b"\r\n\r\n")
+    occurrence, = judged("ICE-TURN-FAIL", wire.sorted(), tmp_path).occurrences
+    assert occurrence.confidence is Confidence.CONFIRMED
+    assert ("credentials ended" in " ".join(occurrence.reasons)) is bool(told)
+    assert told in " ".join(occurrence.reasons)
+    assert ("turn.credentials_ended_s" in occurrence.evidence[0].facts) is bool(told)
+
+
+def test_a_turn_client_behind_a_nat_is_one_client_at_two_points() -> None:
+    report = analyzed(**{point: TURN_CASE / f"credentials.{point}.pcap" for point in ("browser", "turn")})
+    finding = only(report, "ICE-TURN-FAIL")
+    assert (finding.affected_total, finding.examined_total) == (2, 2)
+    incident, = report.incidents
+    assert incident.mechanism == finding.id
+    assert incident.impacts == (only(report, "ICE-CHECKS-FAIL").id,)
+
+
+def test_a_relayed_end_says_for_whom() -> None:
+    paths = {"browser": TURN_CASE / "broken.browser.pcap", "turn": TURN_CASE / "broken.turn.pcap.gz"}
+    both = only(analyzed(select="ICE-CONSENT-LOST", **paths), "ICE-CONSENT-LOST").summary
+    assert both.startswith("198.51.100.30:49845 (relayed for 10.30.0.10) stops sending to 198.51.100.30:49829 (rel")
+    alone = only(analyzed(paths["browser"], select="ICE-CONSENT-LOST"), "ICE-CONSENT-LOST").summary
+    assert " (relayed for 10.30.0.10) stops sending to 198.51.100.30:49829 " in alone
+
+
+@pytest.mark.parametrize(("delays", "stale", "told"), [
+    ((17.1, 17.3), False, "17.1 to 17.3 s"), ((17.1, 17.1), True, "17.1 s"), ((17.1, 0.5), False, ""),
+    ((0.5, 0.5), True, "")])
+def test_credentials_that_come_late_are_said_to(delays: tuple[float, ...], stale: bool, told: str,
+                                                tmp_path: Path) -> None:
+    auth: Any = importlib.import_module("sip.auth_loop")
+    wire, at = network.Wire(), 0.0
+    client = auth.Client(wire)
+    for i, delay in enumerate(delays):
+        client.round(at, "", 401, f"n{i}")
+        client.round(at + 0.01 + delay, f"n{i}", 401, f"m{i}", stale=stale)
+        at += 60.0
+    occurrence, = judged("SIP-AUTH-LOOP", wire.sorted(), tmp_path).occurrences
+    first = occurrence.alternatives[0]
+    assert (f"the credentials come {told} after their challenge" in occurrence.reasons) is bool(told)
+    assert ("expired before it was used" in first.title) is bool(told)
+    assert (first.speaks_for == f"they come {told} late") is bool(told)
+    assert (first.speaks_against == "no refusal says stale=true") is (bool(told) and not stale)
+
+
+COUNTED = ("calls", "streams", "requests", "events", "digits", "runs", "times", "spells", "connections", "flows",
+           "pairs", "sessions", "handshakes", "packets", "clients", "INVITEs", "challenges", "marks", "responses",
+           "errors")
+
+
+@pytest.mark.parametrize("sample", [
+    "rtp/dtmf_mismatch.hit_split", "sip/options_flap.hit_false_alarm", "sip/udp_oversize.hit",
+    "rtp/mos_low.near_miss_once", "cap/filter.hit_one_port",
+    "nat/tcp_idle_drop.near_miss_short_rest_inconclusive", "sip/auth_loop.hit_by_turns",
+    "rtp/oneway.hit_refused", "ice/checks_fail.near_miss_inconclusive_cut", "sip/alg_rewrite.hit_length",
+    "ice/turn_fail.near_miss_inconclusive_end"])
+def test_one_of_a_kind_is_not_told_as_several(sample: str) -> None:
+    report = analyzed(SAMPLES / f"{sample}.pcap")
+    texts = [o.reason for o in report.outcomes]
+    for f in report.findings:
+        texts += [f.title, f.summary, *f.reasons, *f.limitations, *(t for a in f.alternatives for t in (
+            a.title, a.speaks_for, a.speaks_against))]
+    told = re.compile(rf"(?<![\d.,])1 (?:[A-Za-z]+ )?(?:{'|'.join(COUNTED)})\b")
+    assert not [text for text in texts if told.search(text)]
+
+
+def test_the_only_stretch_of_a_short_stream_is_as_long_as_the_stream() -> None:
+    finding = only(analyzed(CODEC_CASE / "fixed.inside.pcap", select="RTP-JITTER"), "RTP-JITTER")
+    assert " of 57 packets in 1.7 s are more than 60 ms late" in finding.summary
+    assert "bad stretches of up to 5 s: 1 of 1;" in finding.reasons[0]

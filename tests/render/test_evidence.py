@@ -12,7 +12,7 @@ from report_example import finding, report
 
 from netdiag.errors import NetdiagError
 from netdiag.model import Evidence, Finding, Report
-from netdiag.render import evidence
+from netdiag.render import evidence, frames
 from netdiag.tables import Tables
 from netdiag.tables.reader import open_captures
 
@@ -83,3 +83,10 @@ def test_nothing_found_is_written_down_too(made: tuple[Tables, Report, Finding])
     text = evidence.render(tables, dataclasses.replace(whole, findings=()), [])
     assert "No fault found" in text
     assert "patterns checked" in text
+
+
+def test_a_stun_error_is_told_with_its_code(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "captures" / "samples" / "ice" / "turn_fail.hit.pcap"
+    tables = open_captures([str(path)])
+    told = frames.describe(tables, [1, 2])
+    assert [told[row].text for row in (1, 2)] == ["STUN Allocate error 401", "STUN Allocate request"]

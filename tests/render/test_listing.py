@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
+import pytest
+
+from netdiag.render import facts
 from netdiag.render.listing import Column, Listing, field, render
+from netdiag.tables.reader import open_captures
 
 ROWS = [
     {"name": "漢字", "size": 5, "ratio": float("nan"), "list": ["=1", "b"], "raw": b"\xff", "flag": True, "none": None},
@@ -40,3 +45,24 @@ def test_empty_lists() -> None:
     assert render(none, "terminal") == "no calls\n"
     assert render(none, "json") == "[]\n"
     assert render(none, "csv") == "call_id,point\n"
+
+
+CASES = Path(__file__).parents[2] / "captures" / "samples" / "cases"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 140])
+@pytest.mark.parametrize(("noun", "path"), [
+    ("streams", "one-way-audio-behind-nat/broken.relay.pcap"), ("calls", "one-way-audio-behind-nat/broken.relay.pcap"),
+    ("registrations", "one-way-audio-behind-nat/broken.relay.pcap"),
+    ("checks", "webrtc-through-turn/dtls.browser.pcap"),
+    ("handshakes", "incomplete-chain-and-dead-cross-root/broken.client.pcap"),
+    ("connections", "idle-timeout-350-seconds/broken.client.pcap")])
+def test_lists_fit_the_terminal(noun: str, path: str, width: int) -> None:
+    shown = render(facts.of(open_captures([str(CASES / path)]), noun), "terminal", width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "RESULT" in shown or "STATE" in shown or "LOST" in shown
+
+
+def test_a_capture_with_dtls_does_not_list_no_handshakes_and_stop_there() -> None:
+    tables = open_captures([str(CASES / "webrtc-through-turn" / "dtls.browser.pcap")])
+    assert render(facts.of(tables, "handshakes"), "terminal").startswith("no TLS handshakes; DTLS handshakes: 1")

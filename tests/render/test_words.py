@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from netdiag.model import number_of, times
 from netdiag.render import words
 
 START = 1_790_000_000_123_456_789
@@ -23,8 +24,8 @@ def test_every_64_bit_time_has_a_text(ns: int) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0 ms"), (0.35, "350 ms"), (12.34, "12.3 s"), (59.97, "1 min"), (122, "2 min 2 s"), (3600, "1 h"),
-    (3900, "1 h 5 min"), (86400 * 3 + 4 * 3600, "3 d 4 h"), (-1.5, "-1.5 s"),
+    (0, "0 ms"), (0.00021, "0.21 ms"), (0.35, "350 ms"), (12.34, "12.3 s"), (59.97, "1 min"), (122, "2 min 2 s"),
+    (3600, "1 h"), (3900, "1 h 5 min"), (86400 * 3 + 4 * 3600, "3 d 4 h"), (-1.5, "-1.5 s"),
 ])
 def test_durations(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
@@ -54,3 +55,16 @@ def test_n_of_m() -> None:
     assert words.of(1, 1, "calls") == "1 of 1 call"
     assert words.of(3, 0, "calls") == "3 calls"
     assert words.of(3, 2, "calls") == "3 calls"
+    assert words.of(1, 1, "users challenged more than once") == "1 of 1 user challenged more than once"
+    assert words.of(1, 4, "calls with a session timer") == "1 of 4 calls with a session timer"
+
+
+@pytest.mark.parametrize(("nouns", "one"), [
+    ("calls", "1 call"), ("answered calls", "1 answered call"),
+    ("calls with requests to it", "1 call with requests to it"), ("addresses", "1 address"),
+    ("responses", "1 response"), ("INVITEs", "1 INVITE"), ("less", "1 less")])
+def test_one_of_a_kind_is_singular(nouns: str, one: str) -> None:
+    assert number_of(1, nouns) == one
+    assert number_of(0, nouns) == f"0 {nouns}"
+    assert times(1) == "once"
+    assert times(2) == "2 times"

@@ -30,6 +30,8 @@ _ASK = {
     "SIP": ("the logs of {server} for these Call-IDs", "software and version of {client} and {server}"),
     "RTP": ("whether each party heard the other, from the users", "SIP ALG and UDP time-outs of the devices between "
             "{client} and {server}"),
+    "QUALITY": ("whether each party heard the other, and how, from the users", "drops, errors and queues of the "
+                "interfaces between {client} and {server} at that time"),
     "ICE": ("the browser's or client's ICE log (candidate pairs)", "the configuration of the TURN server"),
     "TLS": ("the trust store and the clock of {client}", "when the certificate or TLS settings of {server} last "
             "changed"),
@@ -42,6 +44,7 @@ _ASK = {
     "IP": ("the MTU of each link and tunnel between {client} and {server}",),
     "DNS": ("logs of the resolver and of the authoritative server for the names", "what changed in the zone"),
 }
+_QUALITY = ("RTP-LOSS", "RTP-JITTER", "RTP-MOS-LOW", "RTP-RTCP-REMOTE-LOSS")
 _ASK_ALWAYS = ("when users first noticed, and how many", "what was changed in the day before")
 
 
@@ -175,5 +178,6 @@ def questions(f: Finding, entries: Sequence[Entry]) -> list[str]:
     client = str(f.scope.get("client.ip") or f.scope.get("source.ip") or next((h for h in hosts if h != server), ""))
     server, client = server or "the server", client or "the client"
     time = f" (around {words.utc(f.start_ns, 0)} UTC)" if f.start_ns else ""
-    asked = [q.format(client=client, server=server) for q in _ASK.get(f.pattern.split("-")[0], ())]
+    asked = [q.format(client=client, server=server) for q in _ASK.get(
+        "QUALITY" if f.pattern in _QUALITY else f.pattern.split("-")[0], ())]
     return [*(q.replace("at that time", f"at that time{time}") for q in asked), *_ASK_ALWAYS]

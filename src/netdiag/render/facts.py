@@ -32,7 +32,10 @@ def of(tables: Tables, noun: str) -> Listing:
     rows = _rows(tables, frame)
     if noun == "handshakes":
         rows = [_with_certificates(tables, row) for row in rows]
-    return Listing(rows, columns, f"no {noun}", _fields(frame))
+    empty = f"no {noun}"
+    if noun == "handshakes" and not rows and tables.dtls.height:
+        empty = f"no TLS handshakes; DTLS handshakes: {tables.dtls.height}, judged by ICE-DTLS-STALL"
+    return Listing(rows, columns, empty, _fields(frame))
 
 
 def _fields(frame: pl.DataFrame) -> list[str]:
@@ -134,8 +137,8 @@ def _seconds(title: str, name: str, least: int = 0) -> Column:
     return Column(title, lambda r: words.duration(r[name]) if r[name] is not None else None, True, least=least)
 
 
-def _first(title: str, *names: str) -> Column:
-    return Column(title, lambda r: next((r[n] for n in names if r[n] is not None), None), True)
+def _first(title: str, *names: str, least: int = 0) -> Column:
+    return Column(title, lambda r: next((r[n] for n in names if r[n] is not None), None), True, least=least)
 
 
 def _calls(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
@@ -187,11 +190,11 @@ def _registrations(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     return shown, [
         *_when(tables.bindings, "first_ns", tables), field("STATE", "state", firm=True), field("CODE", "status", True),
         Column("AOR", lambda r: _bare(r["aor"])), Column("CONTACT", lambda r: _bare(r["contact_uri"])),
-        _pair("SOURCE", "source", "source_port"), Column("SEEN AS", seen, least=130),
-        Column("REGISTRAR", lambda r: endpoint(r["registrar"], r["registrar_port"]), firm=True, least=110),
+        _pair("SOURCE", "source", "source_port"), Column("SEEN AS", seen, least=140),
+        Column("REGISTRAR", lambda r: endpoint(r["registrar"], r["registrar_port"]), firm=True, least=130),
         Column("EXPIRES", lifetime, True), field("REFRESHES", "refreshes", True, least=100),
         Column("USED", lambda r: len(r["request_frames"]), True, least=96),
-        Column("FRAME", lambda r: next(iter(r["registration_frames"]), None), True, least=100),
+        Column("FRAME", lambda r: next(iter(r["registration_frames"]), None), True, least=110),
     ]
 
 
@@ -199,17 +202,20 @@ def _streams(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     streams = tables.rtp.hstack(rtp_reports.told(tables)).sort("first_ns", "stream")
     told = []  # without RTCP these would be empty
     if streams["rtt_ms"].count():
-        told.append(Column("RTT", lambda r: f"{r['rtt_ms']:.1f} ms" if r["rtt_ms"] is not None else None, True))
+        told.append(Column("RTT", lambda r: f"{r['rtt_ms']:.1f} ms" if r["rtt_ms"] is not None else None, True,
+                           least=140))
     if streams["reported_lost"].count() or streams["reported_mos"].count():
-        told.append(Column("FAR END", _far_end))
+        told.append(Column("FAR END", _far_end, least=130))
     return streams, [
         *_when(tables.rtp, "first_ns", tables), _pair("SOURCE", "source", "source_port"),
-        _pair("DESTINATION", "destination", "destination_port"), Column("SSRC", lambda r: f"0x{r['ssrc']:08x}"),
-        Column("CODEC", lambda r: r["codec"] or f"PT {r['payload_type']}"), field("PACKETS", "packets", True),
+        _pair("DESTINATION", "destination", "destination_port"),
+        Column("SSRC", lambda r: f"0x{r['ssrc']:08x}", firm=True, least=120),
+        Column("CODEC", lambda r: r["codec"] or f"PT {r['payload_type']}"),
+        field("PACKETS", "packets", True, least=96),
         Column("LOST", lambda r: f"{r['lost'] / r['expected']:.1%}" if r["expected"] else None, True),
-        Column("JITTER", lambda r: f"{r['jitter_max_ms']:.1f} ms", True),
-        *told, Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
-        field("FRAME", "first_frame", True), field("CALL-ID", "call_id"),
+        Column("JITTER", lambda r: f"{r['jitter_max_ms']:.1f} ms", True, least=96), *told,
+        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True, least=110),
+        field("FRAME", "first_frame", True, least=120), field("CALL-ID", "call_id", least=130),
     ]
 
 
@@ -231,10 +237,12 @@ def _handshakes(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
 
     return tables.handshakes.sort("start_ns", "handshake"), [
         *_when(tables.handshakes, "start_ns", tables), _pair("CLIENT", "client", "client_port"),
-        _pair("SERVER", "server", "server_port"), field("NAME", "sni"),
-        Column("VERSION", lambda r: TLS_VERSIONS.get(r["version"] or 0, r["version"])), Column("RESULT", result),
-        Column("CERT UNTIL", lambda r: r["certificates"][0]["not_after"][:10] if r["certificates"] else None),
-        _first("FRAME", "client_hello_frame", "server_hello_frame"),
+        _pair("SERVER", "server", "server_port"), field("NAME", "sni", least=96),
+        Column("VERSION", lambda r: TLS_VERSIONS.get(r["version"] or 0, r["version"]), least=110),
+        Column("RESULT", result),
+        Column("CERT UNTIL", lambda r: r["certificates"][0]["not_after"][:10] if r["certificates"] else None,
+               least=130),
+        _first("FRAME", "client_hello_frame", "server_hello_frame", least=120),
     ]
 
 
@@ -242,10 +250,11 @@ def _connections(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     return tables.tcp.sort("first_ns", "connection"), [
         *_when(tables.tcp, "first_ns", tables), _pair("CLIENT", "client", "client_port"),
         _pair("SERVER", "server", "server_port"), field("STATE", "state"),
-        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True),
-        field("SENT", "data_client", True), field("RECEIVED", "data_server", True),
+        Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True, least=90),
+        field("SENT", "data_client", True, least=130), field("RECEIVED", "data_server", True, least=130),
         Column("RETRANS", lambda r: r["retransmissions_client"] + r["retransmissions_server"], True),
-        _seconds("RTT", "handshake_rtt_s"), _seconds("MAX IDLE", "max_idle_s"), field("FRAME", "first_frame", True),
+        _seconds("RTT", "handshake_rtt_s", 140), _seconds("MAX IDLE", "max_idle_s", 100),
+        field("FRAME", "first_frame", True, least=110),
     ]
 
 
@@ -255,9 +264,9 @@ def _lookups(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
         field("SERVER", "server"), field("TYPE", "type"), field("NAME", "name"),
         Column("RESULT", lambda r: r["rcode"] or "no answer"),
         Column("AFTER", lambda r: words.duration((r["answer_ns"] - r["query_ns"]) / 1e9)
-               if r["answer_ns"] is not None else None, True),
-        field("RETRY", "retry", True), _first("FRAME", "query_frame", "answer_frame"),
-        Column("ANSWERS", lambda r: words.join(r["answers"], 2)),
+               if r["answer_ns"] is not None else None, True, least=90),
+        field("RETRY", "retry", True, least=120), _first("FRAME", "query_frame", "answer_frame", least=110),
+        Column("ANSWERS", lambda r: words.join(r["answers"], 2), least=96),
     ]
 
 
@@ -274,10 +283,10 @@ def _checks(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     return tables.checks.sort("first_ns", "check"), [
         *_when(tables.checks, "first_ns", tables), _pair("AGENT", "local", "local_port"),
         _pair("PEER", "remote", "remote_port"), *told,
-        Column("ROLE", lambda r: r["role"], least=110), field("CHECKS", "transactions", True),
-        field("ANSWERED", "successes", True), Column("RESULT", result, firm=True),
-        field("MEDIA", "media_sent", True), field("FRAME", "first_frame", True, least=96),
-        Column("SESSION", lambda r: r["session"], least=120),
+        Column("ROLE", lambda r: r["role"], least=120),
+        field("CHECKS", "transactions", True, least=90), field("ANSWERED", "successes", True, least=90),
+        Column("RESULT", result, firm=True), field("MEDIA", "media_sent", True, least=100),
+        field("FRAME", "first_frame", True, least=110), Column("SESSION", lambda r: r["session"], least=130),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from netdiag.decode import stun
 from netdiag.render import words
 from netdiag.tables import packets as p
 from netdiag.tables.sip_details import added
@@ -205,7 +206,12 @@ def _stun(tables: Tables, rows: list[int]) -> Iterator[tuple[int, Said]]:
         kind = a << 8 | b
         method = kind & 0xF | kind >> 1 & 0x70 | kind >> 2 & 0xF80  # RFC 8489 §5, figure 3
         name = _STUN_METHOD.get(method, f"method {method}")
-        yield row, Said(f"STUN {name} {_STUN_CLASS[kind >> 4 & 1 | kind >> 7 & 2]}")
+        said = _STUN_CLASS[kind >> 4 & 1 | kind >> 7 & 2]
+        message = stun.read(tables.packets.payload(row)) if said == "error" else None
+        code = message.value(stun.ERROR_CODE) if message else None
+        if code and len(code) >= 4:  # RFC 8489 §14.8
+            said += f" {(code[2] & 7) * 100 + code[3]}"
+        yield row, Said(f"STUN {name} {said}")
 
 
 _SOURCES: tuple[Source, ...] = (_sip, _icmp, _dns, _tls, _tcp, _rtp, _stun)

@@ -127,7 +127,7 @@ class _View:
         for i, (where, text) in enumerate(filters[: d.FILTERS_SHOWN]):
             self.label("filter" if i == 0 else "", f"{where}: {text}" if where else text, whole_words=True)
         if len(filters) > d.FILTERS_SHOWN:
-            self.label("", f"and {len(filters) - d.FILTERS_SHOWN} more filters (--format json)")
+            self.label("", f"and {words.count(len(filters) - d.FILTERS_SHOWN, 'more filter')} (--format json)")
         self.label("opinion", d.opinion(finding))
 
     def impact(self, finding: Finding) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from netdiag.model import singular
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RANGES_SHOWN = 12
 """Frame ranges listed before "and n more" (practice: about two lines of a terminal)."""
@@ -31,6 +33,8 @@ def duration(seconds: float) -> str:
     """"350 ms", "12.3 s", "2 min 2 s", "1 h 5 min", "3 d 4 h"."""
     if seconds < 0:
         return "-" + duration(-seconds)
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -67,12 +71,8 @@ def count(n: int, noun: str, plural: str = "") -> str:
 def of(affected: int, examined: int, population: str) -> str:
     """"3 of 12 calls"; where nothing was counted to compare with, "3 calls"."""
     if examined >= affected and examined > 0:
-        return f"{affected:,} of {examined:,} {_number_of(population, examined)}"
-    return f"{affected:,} {_number_of(population, affected)}"
-
-
-def _number_of(population: str, n: int) -> str:
-    return population[:-1] if n == 1 and population.endswith("s") and not population.endswith("ss") else population
+        return f"{affected:,} of {examined:,} {singular(population) if examined == 1 else population}"
+    return f"{affected:,} {singular(population) if affected == 1 else population}"
 
 
 def frames(numbers: Iterable[int], limit: int = RANGES_SHOWN) -> str:

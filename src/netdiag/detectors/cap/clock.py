@@ -37,6 +37,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.clock_pairs import ClockPair
@@ -113,8 +114,8 @@ def _alone(tables: Tables, pairs: tuple[ClockPair, ...], matches: float) -> list
         if best is None or not best.matched:
             out[f"no packet of {name} was recognised at another point"] = None
         else:
-            out[f"{best.matched} packets were recognised at {best.a} and {best.b}, {matches:.0f} are needed to compare "
-                f"their clocks (they look {best.offset_ns / 1e9:+.3f} s apart)"] = None
+            out[f"{number_of(best.matched, 'packets')} recognised at {best.a} and {best.b}, {matches:.0f} needed to "
+                f"compare their clocks (they look {best.offset_ns / 1e6:+.1f} ms apart)"] = None
     return list(out)
 
 

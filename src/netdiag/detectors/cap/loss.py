@@ -36,6 +36,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_gaps, unseen
 
@@ -99,8 +100,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         occurrences.append(_occurrence(tables, f, signs[f["flow"]], together.get(f["flow"], 0),
                                        cited[f["point"]] <= DETAILED))
     if not occurrences:
-        return clear(f"{carrying} TCP connections with data and {tables.rtp.height} RTP streams: none lacks what its "
-                     "receiver had")
+        return clear(f"{number_of(carrying, 'TCP connections')} with data and "
+                     f"{number_of(tables.rtp.height, 'RTP streams')}: none lacks what its receiver had")
     flows: dict[str, int] = dict(tables.flows.group_by("point").len().iter_rows())
     return found(occurrences, examined={(point,): count for point, count in flows.items()})
 

@@ -35,6 +35,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import EVIDENCE_FRAMES, Tables
 from netdiag.tables.packets import ACK
@@ -80,8 +81,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     for sign in (*_tcp(tables, alone), *_sip(tables, alone), *_rtcp(tables, alone)):
         signs.setdefault(sign.flow, sign)
     if not signs:
-        return clear(f"{flows.height} flows have {least:.0f} packets or more; none goes one way only while its sender "
-                     "is answered")
+        return clear(f"{number_of(flows.height, 'flows')} with {least:.0f} packets or more; none goes one way only "
+                     "while its sender is answered")
     both = _whole_elsewhere(tables, flows, alone.filter(pl.col("flow").is_in(list(signs))))
     occurrences, cited = [], dict.fromkeys(tables.points, 0)
     for f in alone.filter(pl.col("flow").is_in(list(signs))).iter_rows(named=True):

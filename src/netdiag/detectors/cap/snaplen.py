@@ -30,6 +30,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, quality
 from netdiag.tables import packets as columns
@@ -66,7 +67,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return not_applicable("no packet is in this capture")
     cut = quality.cut_packets(tables)
     if not len(cut):
-        return clear(f"none of the {p.n} packets has lost anything of its IP packet")
+        return clear(f"{number_of(p.n, 'packets')}: none has lost anything of its IP packet")
     lost = p.wire[cut].astype(np.int64) - p.length[cut]
     each = pl.DataFrame({"flow": p.flow[cut], "row": cut.astype(np.uint32), "kept": p.length[cut], "lost": lost}
                         ).group_by("flow").agg(pl.col("row").head(CITED), pl.len(), pl.col("kept", "lost").max())
@@ -88,7 +89,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             if cited[point] <= DETAILED else (),
             scope={"capture.point": point}, flows=(f["flow"],), start_ns=f["first_ns"], end_ns=f["last_ns"]))
     if not occurrences:
-        return clear(f"{len(cut)} packets were cut, none of them IP")
+        return clear(f"{number_of(len(cut), 'packets')} cut, none of them IP")
     flows: dict[str, int] = dict(tables.flows.group_by("point").len().iter_rows())
     return found(occurrences, examined={(point,): count for point, count in flows.items()})
 

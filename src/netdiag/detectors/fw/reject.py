@@ -37,6 +37,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination, port_sweeps, without_sweeps
@@ -91,8 +92,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     kept = [o for o in found_here
             if count[o.group] >= settings["min_refused"] or success.get(o.group[:2], 0) < last[o.group]]
     if not kept:
-        return clear(f"{started.height} connections start here; none was refused by a reset or an ICMP error, "
-                     "or only until it worked")
+        return clear(f"{number_of(started.height, 'connections')} started here; none was refused by a reset or an "
+                     "ICMP error, or only until it worked")
     return found(kept, population="connections", examined=by_destination(started))
 
 

@@ -36,6 +36,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination, without_sweeps
@@ -75,8 +76,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         & ~pl.col("flow").is_in(tables.icmp["quoted_flow"].drop_nulls().unique().implode()))
     silent = without_sweeps(tables, silent)
     if not silent.height:
-        return clear(f"{started.height} connections start here; none sent {settings['min_syns']:.0f} SYNs or more that "
-                     "found no answer of any kind")
+        return clear(f"{number_of(started.height, 'connections')} started here; none sent {settings['min_syns']:.0f} "
+                     "SYNs or more that found no answer of any kind")
     context = _Context(tables, silent)
     occurrences = [context.occurrence(c, i < DETAILED) for i, c in enumerate(rows(silent, Connection))]
     return found(occurrences, population="connections", examined=by_destination(started))
@@ -108,7 +109,8 @@ class _Context:
             reasons.append(f"the same host answers on port {port}")
         meanwhile = self._answered_meanwhile(c)
         if meanwhile:
-            text = f"{meanwhile} other connections of {c.client} to this port were answered in the meantime"
+            text = (f"in the meantime {number_of(meanwhile, 'other connections')} of {c.client} to this port got an "
+                    "answer")
             confidence = Confidence.SUSPECTED
             reasons.append(f"{text}: no fixed rule")
             alternatives.append(Alternative("a limit of ports or connections, or one sick pool member", text,

@@ -9,6 +9,7 @@ from functools import cached_property
 import polars as pl
 
 from netdiag.tables import Tables
+from netdiag.tables.addresses import routable
 from netdiag.tables.ice_sdp import IceDescription
 from netdiag.tables.schema import rows
 
@@ -53,6 +54,28 @@ def of_session(session: str) -> pl.Expr:
     """Checks of both agents of a session, in ``stun``."""
     names = session.split(":", 1)
     return pl.col("username").is_in([":".join(names), ":".join(reversed(names))])
+
+
+class Relays:
+    """Transport addresses for people: those that a TURN server relays say for whom, where the Allocate was captured."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    @cached_property
+    def _clients(self) -> dict[tuple[str, int], str]:
+        out: dict[tuple[str, int], str] = {}
+        for relay, port, client in self._tables.allocations.select("relay", "relay_port", "client").drop_nulls(
+                ).iter_rows():
+            # Behind a NAT the client has one address at each capture point; its own one says who it is.
+            if not routable(client) or (relay, port) not in out:
+                out[relay, port] = client
+        return out
+
+    def named(self, address: str, port: int) -> str:
+        """"198.51.100.30:49845 (relayed for 10.30.0.10)", or the address and port alone."""
+        client = self._clients.get((address, port))
+        return f"{address}:{port}" + (f" (relayed for {client})" if client else "")
 
 
 class Hearing:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from netdiag.detectors.ice._surroundings import Crossing, Descriptions, Hearing, of_session
+from netdiag.detectors.ice._surroundings import Crossing, Descriptions, Hearing, Relays, of_session
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -42,6 +42,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.ice import Check
@@ -52,7 +53,7 @@ PATTERN = Pattern(
     title="ICE connectivity checks never succeed",
     severity=Severity.HIGH,
     cases=("webrtc-through-turn",),
-    needs=("checks", "stun", "ice_descriptions", "icmp", "flows", "calls", "quality"),
+    needs=("checks", "stun", "allocations", "ice_descriptions", "icmp", "flows", "calls", "quality"),
     references=(Reference("RFC 8445 §7.2, §7.3.1.1, §14.3"), Reference("RFC 8489 §6.2.1, §9.1.3")),
     filter="stun.type.method == 0x0001 && (stun.type.class == 0 || stun.type.class == 3)",
     mitigation="Give both sides a TURN server they can reach (UDP, and TCP or TLS on 443), or let UDP pass between "
@@ -114,9 +115,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         late = silent.join(tables.quality.select("point", end="last_ns"), on="point").filter(
             pl.col("end") - pl.col("last_ns") < GIVE_UP_S * 1e9)
         if late.height:
-            return inconclusive(f"the capture ends while the checks of {late.height} ICE sessions are still young",
+            return inconclusive(f"the capture ends while the checks of {number_of(late.height, 'ICE sessions')} are "
+                                "still young",
                                 PATTERN.next_capture)
-        return clear(f"{sums.height} ICE sessions; each has a pair that answers, or too few checks to tell")
+        return clear(f"{number_of(sums.height, 'ICE sessions')}; each has a pair that answers, or too few checks to "
+                     "tell")
     sessions: dict[tuple[str, str], _Session] = {}
     for c in rows(checks.join(dead.select(_SESSION), on=_SESSION, how="semi", maintain_order="left"), Check):
         sessions.setdefault((c.point, c.session), _Session()).checks.append(c)
@@ -133,6 +136,7 @@ class _Context:
     def __init__(self, tables: Tables, settings: dict[str, float], hosts: Counter[str]) -> None:
         self._tables, self._settings, self._hosts = tables, settings, hosts
         self._said, self._hearing, self._crossing = Descriptions(tables), Hearing(tables), Crossing(tables)
+        self._relays = Relays(tables)
         self._end = dict(tables.quality.select("point", "last_ns").iter_rows())
         self._errors = tables.stun.filter((pl.col("method") == 1) & (pl.col("response") == "error")).select(
             "path", "username", pl.col("response_packets").list.first())
@@ -151,7 +155,7 @@ class _Context:
         conflicts = sum(c.role_conflicts for c in s.checks)
         requests, pairs = sum(c.requests for c in s.checks), len({c.path for c in s.checks})
         tried = (self._end[lead.point] - s.span[0]) / 1e9
-        text = f"{requests} checks on {pairs} candidate pair{'s' if pairs > 1 else ''}, no success response"
+        text = f"{requests} checks on {number_of(pairs, 'candidate pairs')}, no success response"
         cited: list[int] = []
         for c in s.checks[:PAIRS_SHOWN]:
             cited += [c.first_packet, c.last_packet]
@@ -198,10 +202,13 @@ class _Context:
             extra += other.packets
         facts: dict[str, str | int | float] = {
             "stun.checks": requests, "stun.pairs": pairs, "stun.username": f"{lead.remote_ufrag}:{lead.local_ufrag}"}
-        keys = self._said.keys(lead.session) | {f"host:{lead.local}"}
+        keys = self._said.keys(lead.session) | {f"host:{host}" for c in s.checks for host in (c.local, c.remote)}
+        local, remote = lead.local, lead.remote
+        if local == remote:  # two addresses of one relay
+            local, remote = (self._relays.named(local, lead.local_port), self._relays.named(remote, lead.remote_port))
         return Occurrence(
             subject=lead.session, group=group, title=title,
-            summary=f"{lead.local} and {lead.remote} find no path: {text}"
+            summary=f"{local} and {remote} find no path: {text}"
                     + (f" (answered with {', '.join(map(str, codes))})." if codes else "."),
             confidence=confidence, reasons=(*reasons, *self._candidates(s)),
             evidence=self._tables.evidence([*cited, *extra], facts) if detailed else (),
@@ -223,8 +230,8 @@ class _Context:
     def _stale(self, s: _Session) -> list[str]:
         """Fragments in the checks that no description of the same call has, and passwords that are another's."""
         wrong = sum(c.signed_right is False for c in s.checks)
-        out = [f"on {wrong} of {len(s.checks)} pairs the checks are signed with another password than that of the "
-               "description"] if wrong else []
+        out = [f"on {wrong} of {number_of(len(s.checks), 'pairs')} the checks are signed with another password than "
+               "that of the description"] if wrong else []
         for mine, other in {(c.local_ufrag, c.remote_ufrag) for c in s.checks}:
             call = {d.call_id for d in self._said.of(mine)}
             if call and not self._said.of(other):

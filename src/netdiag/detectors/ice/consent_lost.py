@@ -23,7 +23,7 @@ from collections import defaultdict
 
 import polars as pl
 
-from netdiag.detectors.ice._surroundings import Crossing, Descriptions
+from netdiag.detectors.ice._surroundings import Crossing, Descriptions, Relays
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -37,6 +37,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.ice import Check
@@ -47,7 +48,7 @@ PATTERN = Pattern(
     title="Media stops because consent expired on a broken path",
     severity=Severity.HIGH,
     cases=("webrtc-through-turn",),
-    needs=("checks", "stun", "turn_peers", "dtls", "ice_descriptions", "calls", "icmp", "quality"),
+    needs=("checks", "stun", "allocations", "turn_peers", "dtls", "ice_descriptions", "calls", "icmp", "quality"),
     references=(Reference("RFC 7675 §5.1"), Reference("RFC 8445 §9")),
     filter="stun.type.method in {0x0001, 0x0006, 0x0007} || stun.channel",
     mitigation="Restart ICE (new offer with new fragments) when checks stay unanswered, before the 30 s are over.",
@@ -95,16 +96,16 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                      examined=examined)
     open_ = silent.filter((pl.col("lapse_checks") >= YOUNG) & (pl.col("end") < pl.col("lapse_ns") + EXPIRY_NS + settle))
     if open_.height:
-        return inconclusive(f"checks of {open_.height} pairs stay unanswered, and the capture ends before consent can "
-                            "expire", "Capture until the media stops, or goes on.")
-    return clear(f"checks on {valid.height} pairs are answered; no media stops 30 s later, after "
+        return inconclusive(f"checks of {number_of(open_.height, 'pairs')} stay unanswered, and the capture ends "
+                            "before consent can expire", "Capture until the media stops, or goes on.")
+    return clear(f"checks on {number_of(valid.height, 'pairs')} are answered; no media stops 30 s later, after "
                  f"{settings['min_checks']:.0f} or more checks without answer")
 
 
 class _Context:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._said = Descriptions(tables)
+        self._said, self._relays = Descriptions(tables), Relays(tables)
         self._crossing = Crossing(tables)
         self._call_ends = dict(tables.calls.select("call_id", "end_ns").drop_nulls().iter_rows())
         self._closed = dict(tables.dtls.select("path", "closed_ns").drop_nulls().iter_rows())
@@ -145,7 +146,8 @@ class _Context:
         lapse = c.lapse_ns
         stopped = (c.media_sent_last_ns - lapse) / 1e9
         reasons = [f"{c.lapse_checks} checks without answer over {(c.lapse_last_ns - lapse) / 1e9:.1f} s",
-                   f"media of {c.local} ends {stopped:.1f} s after the last response; consent lasts 30 s"]
+                   f"media of {c.local}:{c.local_port} ends {stopped:.1f} s after the last response; consent lasts 30 "
+                   "s"]
         cited = [c.lapse_packet, *c.lapse_packets[:8], c.media_sent_last_packet, c.media_received_last_packet]
         confidence, absence, clock = Confidence.PROBABLE, True, False
         icmp = self._tables.icmp.filter((pl.col("quoted_flow") == c.flow) & (pl.col("ts_ns") > lapse))
@@ -158,7 +160,8 @@ class _Context:
         astray = self._tables.stun.filter(mine & pl.col("astray").is_not_null())
         if astray.height:
             confidence, absence = Confidence.CONFIRMED, False
-            reasons.append(f"{astray.height} responses come from {astray['astray'][0]} now: its mapping changed")
+            reasons.append(f"{number_of(astray.height, 'responses')} from {astray['astray'][0]} now: its mapping "
+                           "changed")
             lone = self._tables.stun.filter((pl.col("sends") == 0) & pl.col("id").is_in(astray["id"].implode()))
             cited += lone["response_packets"].list.first().head(2).to_list()
         if detailed:
@@ -177,8 +180,9 @@ class _Context:
             "ice.unanswered": c.lapse_checks, "ice.stopped_after_s": round(stopped, 3)}
         return Occurrence(
             subject=c.session, group=(min(c.local, c.remote), max(c.local, c.remote)),
-            summary=f"{c.local}:{c.local_port} stops sending to {c.remote}:{c.remote_port} {stopped:.1f} s after the "
-                    f"last answer: {c.lapse_checks} checks for consent got none.",
+            summary=f"{self._relays.named(c.local, c.local_port)} stops sending to "
+                    f"{self._relays.named(c.remote, c.remote_port)} {stopped:.1f} s after the last answer: "
+                    f"{c.lapse_checks} checks for consent got none.",
             confidence=confidence, reasons=tuple(reasons),
             evidence=self._tables.evidence([p for p in cited if p is not None], facts) if detailed else (),
             scope={"source.ip": c.local, "destination.ip": c.remote}, flows=(c.flow,),

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from netdiag.detectors.ice._surroundings import Descriptions
+from netdiag.detectors.ice._surroundings import Descriptions, Relays
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -39,6 +39,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.dtls import DtlsHandshake
@@ -51,7 +52,7 @@ PATTERN = Pattern(
     title="DTLS handshake stalls or is refused after ICE found a path",
     severity=Severity.HIGH,
     cases=("webrtc-through-turn",),
-    needs=("dtls", "checks", "ice_descriptions", "icmp", "quality", "crosspoint"),
+    needs=("dtls", "checks", "allocations", "ice_descriptions", "icmp", "quality", "crosspoint"),
     references=(Reference("RFC 6347 §4.2.4.1"), Reference("RFC 5763 §5"), Reference("RFC 8122 §5"),
                 Reference("RFC 8842 §5")),
     filter="dtls || stun.att.type == 0x0025",
@@ -60,7 +61,7 @@ PATTERN = Pattern(
     fix="ECDSA certificates and a DTLS MTU of 1200 bytes or less; roles and fingerprints from the body that is sent, "
         "also behind a B2BUA.",
     prevention="Measure the setup of calls phase by phase: ICE, DTLS, first media.",
-    next_capture="Capture on the other agent too, filter `udp`: which flights arrive there, and with the signalling.",
+    next_capture="Capture at the other agent too, with the signalling, filter `udp`: which flights arrive there?",
     settings=(Setting("min_repeats", 3, "flights", "practice: one is loss"),
               Setting("min_span", 3, "s", "practice: RFC 6347 §4.2.4.1 repeats at 1 s, 3 s and 7 s"),
               Setting("silence", 5, "s", "practice: from nomination, without any DTLS")),
@@ -113,16 +114,16 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     young = shakes.join(tables.quality.select("point", end="last_ns"), on="point").filter(
         ~pl.col("completed") & (pl.col("end") - pl.col("start_ns") < settings["min_span"] * 1e9))
     if young.height:
-        return inconclusive(f"the capture ends during {young.height} DTLS handshakes",
+        return inconclusive(f"the capture ends during {number_of(young.height, 'DTLS handshakes')}",
                             "Capture until media flows, or the call is given up.")
-    return clear(f"{shakes.height} DTLS handshakes on pairs that ICE found; none of them hangs, is refused or shows "
-                 "another certificate than its SDP")
+    return clear(f"{number_of(shakes.height, 'DTLS handshakes')} on pairs that ICE found; none of them hangs, is "
+                 "refused or shows another certificate than its SDP")
 
 
 class _Context:
     def __init__(self, tables: Tables, settings: dict[str, float], good: pl.DataFrame) -> None:
         self._tables, self._settings = tables, settings
-        self._said = Descriptions(tables)
+        self._said, self._relays = Descriptions(tables), Relays(tables)
         self._vanished: Vanished | None = None
         self.check: dict[int, Check] = {c.path: c for c in rows(good.sort("nominated"), Check)}
         self._media = {path: max(times) for path, *times in good.group_by("path").agg(
@@ -130,33 +131,38 @@ class _Context:
 
     def fault(self, d: DtlsHandshake) -> _Fault | None:
         """The surest of what is wrong with a handshake."""
-        pair = f"{d.client}:{d.client_port} and {d.server}:{d.server_port}"
+        client, server = self._ends(d)
         works = d.completed and self._media.get(d.path, 0) > d.end_ns
         if (d.client_mismatch or d.server_mismatch) and not works:
-            who, shown, packets = (d.client, d.client_fingerprint, d.client_certificate_packets) if d.client_mismatch \
-                else (d.server, d.server_fingerprint, d.server_certificate_packets)
+            who, name, shown, packets = (
+                (d.client, client, d.client_fingerprint, d.client_certificate_packets) if d.client_mismatch
+                else (d.server, server, d.server_fingerprint, d.server_certificate_packets))
             return _Fault(("certificate", who), "DTLS certificate is not the one in the SDP",
-                          f"{who} shows a certificate whose hash its SDP does not name",
+                          f"{name} shows a certificate whose hash its SDP does not name",
                           (f"SHA-256 of the certificate is {shown}", f"a=fingerprint is {d.mismatch_sdp}"),
                           Confidence.CONFIRMED, (*packets[:4], *_some(d.mismatch_packet, d.alert_packet)))
         if d.completed:
             return None
         if d.alert is not None and d.alert_by is not None:
-            who, other = (d.client, d.server) if d.alert_by == "client" else (d.server, d.client)
+            who, other, host = (client, server, d.server) if d.alert_by == "client" else (server, client, d.client)
             name = ALERTS.get(d.alert, f"alert {d.alert}")
-            return _Fault(("alert", other, name), f"DTLS handshake is refused with {name}",
+            return _Fault(("alert", host, name), f"DTLS handshake is refused with {name}",
                           f"{who} refuses the handshake with {other}: {name}", (f"fatal alert {d.alert} by {who}",),
                           Confidence.CONFIRMED, (*d.client_hello_packets[:1], *_some(d.alert_packet)))
         if len(d.client_hello_packets) > 1 and len(d.rival_hello_packets) > 1 and d.server_hello_packet is None:
-            return _Fault(("roles", d.client), "Both sides start DTLS", f"{pair} both send ClientHellos, and neither "
-                          "answers", (f"{len(d.client_hello_packets)} ClientHellos of {d.client}, "
-                                      f"{len(d.rival_hello_packets)} of {d.server}", *self._roles(d)),
+            return _Fault(("roles", d.client), "Both sides start DTLS", f"{client} and {server} both send "
+                          "ClientHellos, and neither answers",
+                          (f"{len(d.client_hello_packets)} ClientHellos of {client}, "
+                           f"{len(d.rival_hello_packets)} of {server}", *self._roles(d)),
                           Confidence.CONFIRMED, (*d.client_hello_packets[:2], *d.rival_hello_packets[:2]))
         return self._repeated(d)
 
+    def _ends(self, d: DtlsHandshake) -> tuple[str, str]:
+        return self._relays.named(d.client, d.client_port), self._relays.named(d.server, d.server_port)
+
     def _repeated(self, d: DtlsHandshake) -> _Fault | None:
         """A flight that is sent again and again; the server's first, since the client repeats when it is lost."""
-        ends = f"{d.client}:{d.client_port}", f"{d.server}:{d.server_port}"
+        ends = self._ends(d)
         for client, count, what, times, packets in (
                 (False, d.server_repeats, d.server_repeated, d.server_repeat_ns, d.server_repeat_packets),
                 (True, d.client_repeats, d.client_repeated, d.client_repeat_ns, d.client_repeat_packets)):
@@ -183,7 +189,7 @@ class _Context:
     def _roles(self, d: DtlsHandshake) -> list[str]:
         mine, other = (setup or "unknown" for setup in (d.client_setup, d.server_setup))
         known = d.client_setup or d.server_setup
-        return [f"a=setup is {mine} of {d.client} and {other} of {d.server}"] if known else []
+        return [f"a=setup of the client is {mine}, that of the server {other}"] if known else []
 
     def silent(self, good: pl.DataFrame) -> list[tuple[Check, _Fault]]:
         """Nominated pairs of agents that announced DTLS and do not begin it."""
@@ -202,7 +208,8 @@ class _Context:
             since = (c.last_ns - (c.first_response_ns or c.first_ns)) / 1e9
             out.append((c, _Fault(
                 ("none", c.local), "Neither side starts DTLS",
-                f"{c.local} and {c.remote} have a pair for {since:.0f} s, and neither sends a ClientHello",
+                f"{self._relays.named(c.local, c.local_port)} and {self._relays.named(c.remote, c.remote_port)} have a "
+                f"pair for {since:.0f} s, and neither sends a ClientHello",
                 (f"a=setup is {' and '.join(s or 'absent' for s in setups)}",
                  f"no DTLS for {since:.0f} s after the first success"),
                 Confidence.CONFIRMED if stuck else Confidence.SUSPECTED,

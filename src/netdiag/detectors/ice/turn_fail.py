@@ -9,7 +9,8 @@ nothing relayed after it, media has no relay. Silence says it for what ran out: 
 peer without permission and does not tell anybody, so data from the peer ends 300 s (600 s) after the last refresh that
 was answered, while the client goes on sending.
 
-**What lifts the suspicion.** An error code with nothing better after it is its own proof (confirmed). Data that stops
+**What lifts the suspicion.** An error code with nothing better after it is its own proof (confirmed). (With 401
+it is also said when the user name is one of credentials for a time, and that time is over.) Data that stops
 within 5 s of the computed end of a permission, channel or allocation is probable. (Without a channel the server
 still relays to the client, as Data indications, and drops the ChannelData that the client sends.)
 
@@ -29,6 +30,7 @@ from typing import Any
 
 import polars as pl
 
+from netdiag.detectors.ice._credentials import ended
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -42,8 +44,10 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
+from netdiag.tables.addresses import routable
 from netdiag.tables.schema import rows
 from netdiag.tables.turn import Allocation, TurnPeer
 
@@ -114,14 +118,16 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = [context.refused(several, i < DETAILED) for i, several in enumerate(failed.values())]
     occurrences += [context.lapsed(lapse, i < DETAILED) for i, lapse in enumerate(lapses)]
     if occurrences:
-        clients = Counter(server for server, *_ in asked.select("server", "client", "client_port").unique().iter_rows())
+        ends = asked.unique(["point", "server", "client", "client_port"], keep="first").iter_rows(named=True)
+        clients = Counter(server for server, _ in {(row["server"], context.client_of(row)) for row in ends})
         return found(occurrences, population="clients",
                      examined={o.group: max(clients[o.group[0]], 1) for o in occurrences})
     if young:
-        return inconclusive(f"the capture ends right behind {young} TURN errors, before the client can react",
+        return inconclusive(f"the capture ends right behind {number_of(young, 'TURN errors')}, before the client can "
+                            "react",
                             "Capture until the client has an allocation, or gives up.")
-    return clear(f"{asked.height} TURN requests; what was refused was granted to a later one or was not needed, and "
-                 "nothing ran out under way")
+    return clear(f"{number_of(asked.height, 'TURN requests')}; what was refused was granted to a later one or was not "
+                 "needed, and nothing ran out under way")
 
 
 class _Context:
@@ -139,6 +145,17 @@ class _Context:
         heard = tables.turn_peers.filter(pl.col("received") > 0).group_by("flow").agg(pl.col("received_last_ns").max())
         self._heard = dict(heard.iter_rows())
         self._relayed = set(heard["flow"])
+        self._inner: dict[bytes, str] = {}
+        if len(tables.points) > 1:
+            ends = asked.select("id", "client", "client_port", "server", "server_port")
+            for tid, client, port, server, server_port in ends.filter(pl.col("id").is_duplicated()).iter_rows():
+                if tid not in self._inner or not routable(client):
+                    self._inner[tid] = f"{client}:{port} → {server}:{server_port}"
+
+    def client_of(self, row: Row) -> str:
+        """Client and server, the same at each capture point: behind a NAT by the client's own address."""
+        return self._inner.get(row["id"], f"{row['client']}:{row['client_port']} → "
+                                          f"{row['server']}:{row['server_port']}")
 
     def harmless(self, row: Row) -> bool:
         """Was this error part of the game, or made good?"""
@@ -158,18 +175,22 @@ class _Context:
         code, method = first["error"], NAMES[first["method"]]
         name = f"{code} {CODES[code]}" if code in CODES else f"error {code}"
         client = f"{first['client']}:{first['client_port']}"
-        reasons = [f"{name} to {len(several)} {method} request{'s' if len(several) > 1 else ''}"
+        reasons = [f"{name} to {number_of(len(several), f'{method} requests')}"
                    + (" with credentials" if first["signed"] else ""),
                    "no later success of this client, and nothing is relayed for it after that"]
+        over, told = ended(last["username"] or "", last["first_ns"]) if code == 401 else (0, "")
+        reasons += [told] if told else []
         if code == 438:
             reasons.append("no request with the new nonce gets through")
         if first["peer"] is not None:
             reasons.append(f"the peer is {first['peer']}")
         facts: dict[str, str | int | float] = {
             "source.ip": first["client"], "destination.ip": first["server"], "stun.method": method, "stun.error": code}
+        if over:
+            facts["turn.credentials_ended_s"] = over
         cited = [p for row in (first, last) for p in (*row["request_packets"][:1], *row["response_packets"][:1])]
         return Occurrence(
-            subject=f"{client} → {first['server']}:{first['server_port']}", group=(first["server"], method, str(code)),
+            subject=self.client_of(first), group=(first["server"], method, str(code)),
             title=f"TURN server refuses {method} with {name}",
             summary=f"{first['server']} refuses {method} of {client} with {name}.", confidence=Confidence.CONFIRMED,
             reasons=tuple(reasons), evidence=self._tables.evidence(cited, facts) if detailed else (),
@@ -212,7 +233,8 @@ class _Context:
                    f"{client} goes on sending for {(lapse.sent_ns - lapse.end_ns) / 1e9:.0f} s"]
         if lapse.what == "channel" and (peer.received_last_ns or 0) > lapse.heard_ns:
             reasons.append("the server goes on with Data indications, and drops ChannelData of the client")
-        reasons.append(f"{tried} requests to renew it found no answer" if tried else "no request to renew it is here")
+        reasons.append(f"{number_of(tried, 'requests')} to renew it found no "
+                       "answer" if tried else "no request to renew it is here")
         effect = "data of the peer ends with it"
         if lapse.what == "channel":
             effect = "what the client sends by it is dropped"

@@ -34,6 +34,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
@@ -88,8 +89,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             if seen_at is not None:
                 occurrences += _occurrences(tables, mine, fate, seen_at)
     if not occurrences:
-        return clear(f"{started.height} connections start here; at no destination do SYNs fail exactly from a number "
-                     "of open connections on")
+        return clear(f"{number_of(started.height, 'connections')} started here; at no destination do SYNs fail "
+                     "exactly from a number of open connections on")
     return found(occurrences, population="connections", examined=by_destination(started))
 
 

@@ -35,6 +35,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
@@ -117,9 +118,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return found(_occurrences(tables, accepted, pairs), population="connections", examined=by_destination(running))
     if short:
         return inconclusive(
-            f"{len(short)} connections died after a rest of {min(d.idle_s for d in short):.3g} s or more while others "
-            f"work; no device forgets that soon by default (setting min_idle_s)", PATTERN.next_capture)
-    return clear(f"{running.height} connections carry data; none died with its first data after a rest")
+            f"{number_of(len(short), 'connections')} died after a rest of {min(d.idle_s for d in short):.3g} s or more "
+            f"while others work; no device forgets that soon by default (setting min_idle_s)", PATTERN.next_capture)
+    return clear(f"{number_of(running.height, 'connections')} with data; none died with its first data after a rest")
 
 
 def _deaths(tables: Tables, running: pl.DataFrame, settings: dict[str, float]) -> list[Death]:

@@ -36,6 +36,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.mappings import Flows, clients
@@ -95,13 +96,14 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         & (pl.col("old_contact_uri") == pl.col("contact_uri")) & (pl.col("old_call_id") == pl.col("call_id"))
         & ~pl.col("removes"))
     if not len(moved):
-        return clear(f"{every['identity'].n_unique()} clients register over UDP; each keeps its address and port, or "
-                     "changes more than the port")
+        return clear(f"{number_of(every['identity'].n_unique(), 'clients')} registered over UDP; each keeps its "
+                     "address and port, or changes more than the port")
     flows, twins = Flows(tables), SipTwins(tables)
     held = _held(every, flows)
     changes = [c for row in moved.iter_rows(named=True) if (c := _change(tables, flows, twins, row, held, settings))]
     if not changes:
-        return clear(f"{len(moved)} REGISTERs come from a new port; none after a silence in which the old one was lost")
+        return clear(f"{number_of(len(moved), 'REGISTERs')} from a new port; none after a silence in which the old "
+                     "one was lost")
     site = {(str(c.row["point"]), str(c.row["source"])) for c in changes}
     bore = {s: max((h for (point, source, _), h in held.items() if (point, source) == s), default=0.0) for s in site}
     lost = {s: min(c.lost_s for c in changes if (c.row["point"], c.row["source"]) == s) for s in site}
@@ -167,7 +169,8 @@ def _occurrence(tables: Tables, c: _Change, bore: float, lost: float, times: int
     bracket = f"this NAT bore {bore:.3g} s of silence and no longer {lost:.3g} s"
     reasons = [f"port {row['old_source_port']} became {row['source_port']} after {c.silence_s:.3g} s without a packet "
                "of the client, with the same Call-ID and Contact",
-               f"{c.vain} packets to the old port were lost, the first after {c.lost_s:.3g} s of that silence"]
+               f"{number_of(c.vain, 'packets')} to the old port got lost, the first after {c.lost_s:.3g} s of that "
+               "silence"]
     confidence = Confidence.SUSPECTED
     if times > 1 and bore < lost:
         confidence = Confidence.PROBABLE

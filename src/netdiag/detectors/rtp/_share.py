@@ -50,3 +50,8 @@ def subject(row: dict[str, object]) -> str:
     """The same text at every capture point that NAT does not lie between."""
     return (f"{row['source']}:{row['source_port']} → {row['destination']}:{row['destination_port']} "
             f"SSRC 0x{row['ssrc']:08x}")
+
+
+def keys(row: dict[str, object]) -> frozenset[str]:
+    """Of a stream and its call."""
+    return frozenset({f"ssrc:{row['ssrc']:08x}", *([f"call:{row['call_id']}"] if row["call_id"] else ())})

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.detectors.rtp._share import examined, groups, keys, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -33,6 +33,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_packets, rtp_reports, rtp_windows
 
@@ -75,7 +76,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not streams.height:
         if not tables.rtp.height:
             return not_applicable("no RTP stream in this capture")
-        return clear(f"{tables.rtp.height} RTP streams, none with {TIMED} packets or more")
+        return clear(f"{number_of(tables.rtp.height, 'RTP streams')}, none with {TIMED} packets or more")
     uneven = pl.col("jitter_max_ms") >= min(settings["max_jitter"], settings["buffer"] / GAIN)
     suspects = streams.filter(uneven).sort("jitter_max_ms", descending=True)
     tested = rtp_packets.affordable(suspects, LOOKED_AT)
@@ -86,7 +87,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                            & ((pl.col("jitter_ms") > settings["max_jitter"]) | late))
     if not bad.height:
         rest = suspects.height - tested.height
-        return clear(f"{streams.height} RTP streams: none has {settings['window']:g} s of high jitter"
+        return clear(f"{number_of(streams.height, 'RTP streams')}: none has {settings['window']:g} s of high jitter"
                      + (f"; {rest} of the more even ones were not looked at packet by packet" if rest else ""))
     worst = bad.sort("late", "jitter_ms", descending=True).group_by("stream", maintain_order=True).agg(
         pl.col("begin_ns", "end_ns", "jitter_ms", "p95_ms", "p99_ms", "late", "timed", "bunched", "latest").first(),
@@ -105,7 +106,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], even: pl.DataFrame,
                 reports: pl.DataFrame, settings: dict[str, float]) -> Occurrence:
     jitter, begin, end = float(str(row["jitter_ms"])), int(str(row["begin_ns"])), int(str(row["end_ns"]))
-    reasons = [f"{row['bad']} of {row['total']} stretches of {settings['window']:g} s are bad; in the worst the "
+    # The last stretch of a stream, or its only one, ends with it.
+    seconds = min((end - begin) / 1e9, settings["window"])
+    reasons = [f"bad stretches of up to {settings['window']:g} s: {row['bad']} of {row['total']}; in the worst the "
                f"jitter is {jitter:.0f} ms, the 95th and 99th percentile of the delay variation "
                f"{float(str(row['p95_ms'])):.0f} and {float(str(row['p99_ms'])):.0f} ms"]
     confidence = Confidence.SUSPECTED
@@ -131,18 +134,17 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
     if steady.height:
         reasons.append(f"{steady.height} other streams are even at the same point and time")
     bunched = float(str(row["bunched"]))
-    call = str(row["call_id"]) if row["call_id"] else ""
     return Occurrence(
         subject=subject(row), group=group,
         summary=f"RTP from {row['source']} to {row['destination']} arrives unevenly: {row['late']} of {row['timed']} "
-                f"packets in {settings['window']:g} s are more than {settings['buffer']:g} ms late, jitter "
+                f"packets in {seconds:.1f} s are more than {settings['buffer']:g} ms late, jitter "
                 f"{jitter:.0f} ms" + (f"; {bunched:.0%} come in bunches." if bunched >= BUNCHED else "."),
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([int(str(p)) for p in cited], {
             "rtp.jitter_ms": round(jitter, 1), "rtp.late": int(str(row["late"])), "rtp.ssrc": f"0x{row['ssrc']:08x}",
             "rtp.bunched": round(bunched, 2)}),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
-            row["codec"])}, flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+            row["codec"])}, flows=(int(str(row["flow"])),), keys=keys(row),
         start_ns=int(str(row["from_ns"])), end_ns=int(str(row["to_ns"])),
         alternatives=(
             Alternative("the sender sends in bunches", f"{bunched:.0%} of the packets come right behind another one",

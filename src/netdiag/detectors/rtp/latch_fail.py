@@ -42,6 +42,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_latches
 from netdiag.tables.addresses import realm
@@ -97,7 +98,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = _occurrences(tables, pairs) if len(pairs) else []
     if not occurrences:
         calls = tables.rtp["call_id"].drop_nulls().n_unique()
-        return clear(f"{calls} calls with audio: none is sent to another place than its counterpart comes from")
+        return clear(f"{number_of(calls, 'calls')} with audio: none is sent to another place than its counterpart "
+                     "comes from")
     streams = tables.rtp.filter(pl.col("call").is_not_null())
     examined: dict[tuple[str, ...], int] = {
         (kind, str(source)): int(count) for kind in TITLES

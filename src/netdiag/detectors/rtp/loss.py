@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.detectors.rtp._share import examined, groups, keys, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -33,6 +33,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_reports
 from netdiag.tables.rtp_crossing import Crossing
@@ -72,7 +73,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not judged.height:
         if not tables.rtp.height:
             return not_applicable("no RTP stream in this capture")
-        return clear(f"{tables.rtp.height} RTP streams, none of media with 50 packets or more")
+        return clear(f"{number_of(tables.rtp.height, 'RTP streams')}, none of media with 50 packets or more")
     least = settings["min_lost"]
     lossy = judged.filter((pl.col("lost") >= least) & ~(
         (pl.col("codec").str.to_lowercase() == "red") & (pl.col("max_gap") < 2)))
@@ -90,7 +91,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     lossy = pl.concat([whole, _in_windows(tables, tested, settings)])
     if not lossy.height:
         aside = f", {len(own)} lack packets that their receivers had" if own else ""
-        return clear(f"{judged.height} RTP streams of 50 packets or more: none loses more than the thresholds{aside}")
+        return clear(f"{number_of(judged.height, 'RTP streams')} of 50 packets or more: none loses more than the "
+                     f"thresholds{aside}")
     left = rest.height - tested.height
     return found(_occurrences(tables, lossy, settings, left), population="streams",
                  examined=examined(judged, set(groups(lossy).values())))
@@ -123,8 +125,9 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
     lost, share = int(str(row["lost"])), float(str(row["share"])) * 100
     confidence, reasons, cited = Confidence.SUSPECTED, [f"{lost} of {row['expected']} sequence numbers never came"], []
     if shape:
-        reasons.append(f"{shape['runs']} runs, the longest of {shape['longest']}; burst ratio "
-                       f"{shape['burst_ratio']:.1f}; worst 10 s: {float(str(shape['worst_10s'])) * 100:.1f} %")
+        reasons.append(f"{number_of(int(str(shape['runs'])), 'runs')} of missing numbers, the longest of "
+                       f"{shape['longest']}; burst ratio {shape['burst_ratio']:.1f}; worst 10 s: "
+                       f"{float(str(shape['worst_10s'])) * 100:.1f} %")
         cited = [row["first_packet"], shape["worst_packet"], row["last_packet"]]
     seconds = (int(str(row["last_ns"])) - int(str(row["first_ns"]))) / 1e9
     proof = False
@@ -145,7 +148,6 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
                       shape["burst_density"])), 4), "rtp.gap_density": round(float(str(shape["gap_density"])), 4)}
     if row["dscp"] is not None:
         facts["network.dscp"] = int(str(row["dscp"]))
-    call = str(row["call_id"]) if row["call_id"] else ""
     return Occurrence(
         subject=subject(row), group=group,
         summary=f"{share:.1f} % of the packets from {row['source']} to {row['destination']} ({lost} in "
@@ -153,7 +155,7 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([int(str(p)) for p in cited], facts) if shape else (),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
-            row["codec"])}, flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+            row["codec"])}, flows=(int(str(row["flow"])),), keys=keys(row),
         absence=not proof, start_ns=int(str(row["first_ns"])), end_ns=int(str(row["last_ns"])),
         severity=Severity.HIGH if share >= settings["high_share"] else None, limitations=(note,) if note else (),
         alternatives=(Alternative(

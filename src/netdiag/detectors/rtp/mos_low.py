@@ -22,7 +22,7 @@ from typing import Any
 
 import polars as pl
 
-from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.detectors.rtp._share import examined, groups, keys, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -35,6 +35,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_gaps, rtp_loss, rtp_packets, rtp_quality, rtp_reports
 from netdiag.tables.rtp_quality import CAUSES
@@ -71,8 +72,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return not_applicable("no RTP stream in this capture")
     rated = rtp_quality.ratable(tables.rtp)
     if not rated.height:
-        return clear(f"none of {tables.rtp.height} RTP streams has a narrow-band codec that the E-model rates, and 50 "
-                     "packets")
+        return clear(f"{number_of(tables.rtp.height, 'RTP streams')}: none has a narrow-band codec that the E-model "
+                     "rates, and 50 packets")
     delays = rtp_quality.delays(tables, rated, settings["buffer"], settings["assumed_delay"])
     worst = rtp_quality.suspects(rated, delays, settings["min_r"], settings["min_share"] / 100, settings["buffer"])
     own = {d.stream.stream for d in rtp_gaps.disputed(tables, 5)} if worst.height else set()
@@ -86,7 +87,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         latest=pl.col("latest").sort_by("r").first())
     told = told.filter((pl.col("low") > 0) & (pl.col("low") * 100 >= settings["min_share"] * pl.col("stretches")))
     if not told.height:
-        return clear(f"{rated.height} RTP streams rated: none is below R {settings['min_r']:g} in "
+        return clear(f"{number_of(rated.height, 'RTP streams')} rated: none is below R {settings['min_r']:g} in "
                      f"{settings['min_share']:g} % of its stretches")
     lines = tested.join(told, on="stream", how="inner", maintain_order="left").join(
         delays, on="stream", how="left", maintain_order="left")
@@ -105,8 +106,8 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
     cause = max(CAUSES, key=lambda name: terms[name])
     lost, measured = int(str(row["lost"])), row["round_trip_ms"] is not None
     budget = ", ".join(f"{TERMS[name]} {terms[name]:.1f}" for name in CAUSES)
-    reasons = [f"{row['low']} of {row['stretches']} stretches of 10 s are below R {settings['min_r']:g}; of R they "
-               f"take: {budget}"]
+    reasons = [f"stretches of 10 s below R {settings['min_r']:g}: {row['low']} of {row['stretches']}; taken off R: "
+               f"{budget}"]
     confidence, cited = Confidence.SUSPECTED, [row["first_packet"], row["last_packet"]]
     limits = [f"an estimate with a play-out buffer of {settings['buffer']:g} ms"]
     if measured:
@@ -126,13 +127,13 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         reasons.append(f"the receiver's own VoIP metrics (RFC 3611 §4.7) say: {rtp_reports.in_words(metric)}")
         cited.append(metric["packet"])
         if metric["r_factor"] is not None and metric["r_factor"] < settings["min_r"]:
-            confidence = Confidence.PROBABLE
-    call = str(row["call_id"]) if row["call_id"] else ""
+            confidence, agrees = Confidence.PROBABLE, True
+    worst, mean = (f"{float(str(row[name])):.1f}" for name in ("worst", "mean"))
+    mos = worst if worst == mean else f"{worst} at worst, {mean} on average"
     return Occurrence(
         subject=subject(row), group=group,
-        summary=f"Audio from {row['source']} to {row['destination']} ({row['codec']}) has an estimated MOS of "
-                f"{float(str(row['worst'])):.1f} at worst, {float(str(row['mean'])):.1f} on average, most of all by "
-                f"{TERMS[cause]}.",
+        summary=f"Audio from {row['source']} to {row['destination']} ({row['codec']}) has an estimated MOS of {mos}, "
+                f"most of all by {TERMS[cause]}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([int(str(p)) for p in cited], {
             "rtp.mos": round(float(str(row["worst"])), 2), "rtp.r": round(float(str(row["r"])), 1),
@@ -140,9 +141,9 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
             "rtp.ssrc": f"0x{row['ssrc']:08x}"}),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
             row["codec"]), "rtp.cause": cause},
-        flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+        flows=(int(str(row["flow"])),), keys=keys(row),
         absence=cause == "loss" and not agrees, limitations=tuple(limits),
         start_ns=int(str(row["first_ns"])), end_ns=int(str(row["last_ns"])),
         title=f"Estimated speech quality is low: {TERMS[cause]}",
         alternatives=(Alternative("the receiver copes better than the model", "adaptive buffers and good concealment "
-                                  "hide some of it", f"the largest term is {terms[cause]:.0f} of R"),))
+                                  "hide some of it", f"{TERMS[cause]} alone takes {terms[cause]:.0f} off R"),))

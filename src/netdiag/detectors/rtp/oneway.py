@@ -43,6 +43,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import realm
@@ -78,10 +79,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         answered = tables.calls["answer_ns"].drop_nulls().len()
         if not answered:
             return not_applicable("no answered call in this capture")
-        return clear(f"{answered} answered calls, none with audio that lasts 8 s here")
+        return clear(f"{number_of(answered, 'answered calls')}, none with audio that lasts 8 s here")
     seen = flows(tables)
     if not seen["heard"].any():
-        return inconclusive(f"{calls['call_id'].n_unique()} answered calls, and no RTP of any of them was captured",
+        some = tables.rtp["call"].is_in(calls["call"].implode()).any()
+        lacking = "too little RTP" if some else "no RTP"
+        return inconclusive(f"{number_of(calls['call_id'].n_unique(), 'answered calls')}, and {lacking} was captured",
                             "Capture RTP too: no port filter, at a point that the media passes.")
     odd = seen.filter(~pl.col("healthy") & pl.col("heard"))["call"]
     odd = calls.filter(pl.col("call").is_in(odd.implode()))["call"]
@@ -90,8 +93,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     silent = _silent(calls, seen, settings["usual_share"])
     if not deaf and not len(silent):
         audible = calls.filter(pl.col("call").is_in(seen["call"].implode()))["call_id"].n_unique()
-        return clear(f"{audible} of {calls['call_id'].n_unique()} answered calls of 8 s or more have audio here; none "
-                     "is heard in one direction only")
+        return clear(f"{audible} of {number_of(calls['call_id'].n_unique(), 'answered calls')} of 8 s or more with "
+                     "audio here; none is heard in one direction only")
     groups = _groups(deaf)
     proved = two_way_hosts(tables, seen)
     occurrences = [_occurrence(tables, d, groups[d.leg.call.call_id, d.side], proved, settings["window"], i < DETAILED)

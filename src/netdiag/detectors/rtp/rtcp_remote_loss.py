@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from netdiag.detectors.rtp._share import examined, groups, subject
+from netdiag.detectors.rtp._share import examined, groups, keys, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -36,6 +36,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables, rtp_packets, rtp_reports
 
@@ -89,7 +90,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     suspects = both.with_columns(losing=losing, behind=behind).filter(pl.col("losing") | pl.col("behind"))
     told = _verified(tables, suspects.sort("growth", descending=True).head(SUSPECTS), settings["max_lag"])
     if not told.height:
-        return clear(f"{both.height} RTP streams with two reports or more: no receiver misses what this capture has")
+        return clear(f"{number_of(both.height, 'RTP streams')} with two reports or more: no receiver misses what this "
+                     "capture has")
     group = groups(told)
     metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
     return found([_occurrence(tables, row, group[row["stream"]], metrics.get(row["stream"]))
@@ -136,7 +138,6 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...],
         confidence = Confidence.CONFIRMED
         reasons.append(f"at {point} the same stream lacks {lost} packets")
         cited.append(packet)
-    call = str(row["call_id"]) if row["call_id"] else ""
     return Occurrence(
         subject=subject(row), group=group,
         summary=f"{row['destination']} {what} of the stream from {row['source']}, which is whole at {row['point']}.",
@@ -145,7 +146,7 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...],
             "rtcp.lost": growth, "rtcp.fraction_lost": float(str(row["share"])), "rtp.lost": int(str(row["lost"])),
             "rtp.ssrc": f"0x{row['ssrc']:08x}"}),
         scope={"host.ip": str(row["destination"]), "source.ip": str(row["source"]), "rtp.codec": str(row["codec"])},
-        flows=(int(str(row["flow"])),), keys=frozenset({f"call:{call}"} if call else ()),
+        flows=(int(str(row["flow"])),), keys=keys(row),
         start_ns=int(str(row["begin"])), end_ns=int(str(row["end"])),
         alternatives=(Alternative("the reporter counts wrongly", "some count late or repeated packets as lost",
                                   "its counts go up from report to report, and its numbers are those of this stream"),))

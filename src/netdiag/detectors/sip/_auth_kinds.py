@@ -73,6 +73,22 @@ def refused_first(pool: list[AuthRound]) -> bool:
     return False
 
 
+def waits(rounds: list[AuthRound], told_ns: list[int]) -> list[float]:
+    """Seconds from each challenge to the refused credentials that answer it; ``told_ns``: when each round ended.
+
+    Empty when the challenge of some refused credentials is not here.
+    """
+    issued: dict[str, int] = {}
+    out = []
+    for r, at_ns in zip(rounds, told_ns, strict=True):
+        if r.refused and r.used:
+            if r.used.nonce not in issued:
+                return []
+            out.append((r.at_ns - issued[r.used.nonce]) / 1e9)
+        issued |= {d.nonce: at_ns for d in r.issued}
+    return out
+
+
 def _longest(rounds: list[AuthRound]) -> list[AuthRound]:
     """The rounds without accepted credentials between that have the most refusals, up to the last of these."""
     best, most, begin, count = (0, 0), 0, 0, 0

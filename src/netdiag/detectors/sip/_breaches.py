@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from netdiag.model import Confidence, Severity
+from netdiag.model import Confidence, Severity, number_of
 from netdiag.tables import Tables
 from netdiag.tables.offer_answer import Body, Exchange
 from netdiag.tables.sip import SipMessage
@@ -58,8 +58,8 @@ def _unfitting(offer: Body, answer: Body) -> Iterator[Breach]:
     if not (asked.whole and said.whole) or offer.message.cut or answer.message.cut:
         return
     if len(asked.sections) != len(said.sections):
-        yield Breach("the answer has another number of media lines", f"{len(asked.sections)} media lines are offered, "
-                     f"{len(said.sections)} answered", offer.message, answer.message, "RFC 3264 §6")
+        yield Breach("the answer has another number of media lines", f"{number_of(len(asked.sections), 'media lines')} "
+                     f"offered, {len(said.sections)} answered", offer.message, answer.message, "RFC 3264 §6")
         return
     for i, (a, b) in enumerate(zip(asked.sections, said.sections, strict=True), 1):
         if not a.line.port or not b.line.port:

@@ -33,6 +33,7 @@ from netdiag.model import (
     clear,
     found,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import routable
@@ -75,7 +76,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = [o for i, t in enumerate(rows(repeated, Transaction)) if (o := context.occurrence(t, i < DETAILED))]
     if not occurrences:
         least = f"{settings['min_sends']:.0f} times or more"
-        return clear(f"{len(answered)} answered INVITEs; {len(repeated)} send their 2xx {least}, "
+        return clear(f"{number_of(len(answered), 'answered INVITEs')}; the 2xx of {len(repeated)} was sent {least}, "
                      "none beyond what loss explains")
     finals = details(tables, answered["final_message"], ("contact",))["contact"]
     pairs = zip(finals.to_list(), answered["server"].to_list(), answered["call_id"].to_list(), strict=True)
@@ -144,7 +145,8 @@ class _Context:
                            f"not to {t.server}")
             cited += [m.packet for m in series.stray]
         elif series.arriving:
-            reasons.append(f"{len(series.arriving)} ACKs pass here on the way to {t.server}, which goes on repeating")
+            reasons.append(f"{number_of(len(series.arriving), 'ACKs')} on the way to {t.server} passed here, and it "
+                           "goes on repeating")
             cited += [m.packet for m in series.arriving]
         else:
             reasons.append("no ACK passes here")

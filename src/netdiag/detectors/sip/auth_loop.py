@@ -8,7 +8,8 @@ that something rewrote, RFC 7616 §3.4); ``stale=true`` each time means that the
 (§3.3); a nonce that another server issued means that the servers do not share theirs; an algorithm that was not offered
 is a mismatch (RFC 8760); requests that never carry credentials come from a client without any for that realm, or with
 some for another realm. Credentials that are refused, accepted and refused again at one address, each time with the
-nonce just issued, are right: several servers answer there, and do not share their nonces.
+nonce just issued, are right: several servers answer there, and do not share their nonces. Credentials that all come
+seconds after their challenge may be right too: a nonce lives as long as its server likes.
 
 **What lifts the suspicion.** Three refusals for one realm and user (probable). One server accepts this user with a
 nonce of its own, and another refuses nonces that it did not issue (confirmed).
@@ -40,6 +41,7 @@ from netdiag.detectors.sip._auth_kinds import (
     other_realms,
     pools,
     refused_first,
+    waits,
 )
 from netdiag.model import (
     Alternative,
@@ -73,6 +75,7 @@ PATTERN = Pattern(
     prevention="Test a login against each server of the pool by its own address.",
     next_capture="Capture at each server behind the load balancer: which one issued the nonce, which one refuses it?",
     settings=(Setting("min_refused", 2, "requests", "practice: one refusal may be an old nonce"),
+              Setting("late_answer", 5, "s", "practice: a client that has its password answers in milliseconds"),
               Setting("max_users", 20, "users", "practice: one address that tries more, all in vain, is a scanner")),
 )
 
@@ -116,7 +119,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     groups = [(key[3], FOREIGN if (key[2], key[3]) in pooled and kind in (SECRET, TURNS, OLD) else kind)
               for key, kind, *_ in kept]
     examined = Counter(realm for _, realm in {(user, realm) for _, _, user, realm, _ in rounds})
-    return found([_occurrence(tables, *o, group, strangers, i < DETAILED)
+    return found([_occurrence(tables, *o, group, strangers, settings["late_answer"], i < DETAILED)
                   for i, (o, group) in enumerate(zip(kept, groups, strict=True))],
                  population="users challenged more than once", examined={g: examined[g[0]] for g in groups})
 
@@ -153,7 +156,8 @@ def _suspects(tables: Tables) -> pl.DataFrame:
 
 
 def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool: list[AuthRound],
-                group: tuple[str, str], strangers: dict[tuple[str, str, str], str], detailed: bool) -> Occurrence:
+                group: tuple[str, str], strangers: dict[tuple[str, str, str], str], late: float,
+                detailed: bool) -> Occurrence:
     _, client, user, realm, _ = key
     refused = [r for r in run if r.refused]
     servers = sorted({r.server for r in run})
@@ -187,9 +191,19 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
         offered = sorted({d.algorithm for r in run for d in r.issued})
         reasons.append(f"credentials use {seen.algorithm}, offered is {', '.join(offered)}" if kind == ALGORITHM
                        else "their nonce is not the one of the challenge before")
-    if detailed and refused:
-        said = details(tables, [r.final for r in refused], ("reason",))["reason"].unique(maintain_order=True)
-        reasons.append("the refusals say " + ", ".join(repr(text) for text in said.to_list()[:3]))
+    said = details(tables, [r.final for r in refused], ("reason",))["reason"].unique(
+        maintain_order=True).to_list() if detailed and refused else []
+    expired: tuple[Alternative, ...] = ()
+    waited = waits(run, tables.sip["ts_ns"].gather([r.final for r in run]).to_list()) if kind in (SECRET, STALE) else []
+    if waited and min(waited) >= late:
+        span = " to ".join(dict.fromkeys(f"{s:.1f}" for s in (min(waited), max(waited))))
+        reasons.append(f"the credentials come {span} s after their challenge")
+        named = next((f", and a refusal says {text!r}" for text in said if "nonce" in text.lower()), "")
+        expired = (Alternative(
+            "each nonce had expired before it was used (how long it is valid is the server's choice, RFC 7616 §3.3)",
+            f"they come {span} s late{named}", "no refusal says stale=true" if kind == SECRET else ""),)
+    if said:
+        reasons.append("the refusals say " + ", ".join(repr(text) for text in said[:3]))
     rows = tables.sip["packet"].gather([m for r in run for m in (r.request, r.final)]).to_list() if detailed else []
     calls = {f"call:{r.call_id}" for r in run[:20]}
     uris = sorted({r.used.uri for r in refused if r.used})
@@ -207,7 +221,7 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
         flows=tuple({int(f) for f in tables.sip["flow"].gather([r.request for r in run])}),
         keys=frozenset({f"aor:{user}", *calls, *(f"host:{s}" for s in servers)}),
         start_ns=run[0].at_ns, end_ns=run[-1].at_ns, alternatives=(
-            Alternative("password, user name or realm differ between client and server",
+            *expired, Alternative("password, user name or realm differ between client and server",
                         _SPEAKS_FOR.get(kind, "it would be refused in the same way"), _SPEAKS_AGAINST.get(kind, "")),
             Alternative("something on the way changes the request URI or the credentials",
                         f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", ""),

@@ -41,6 +41,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import realm
@@ -96,8 +97,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         if unseen:
             return inconclusive(unseen, "Capture outside the NAT as well, best at the registrar: are requests to the "
                                         "registered address and port sent there in these silences?")
-        return clear(f"{every['identity'].n_unique()} clients register over UDP; {len(asked)} requests to those that "
-                     "missed some, none lost to a silence that a new REGISTER ended")
+        return clear(f"{number_of(every['identity'].n_unique(), 'clients')} registered over UDP; to those that missed "
+                     f"some: {number_of(len(asked), 'requests')}, none lost to a silence that a new REGISTER ended")
     gaps = {(str(row["source"]), str(row["aor"])): silence for row, silence, *_ in met}
     twins = SipTwins(tables)
     occurrences = [_occurrence(tables, twins if i < DETAILED else None, row, silence, last, bore, gaps)
