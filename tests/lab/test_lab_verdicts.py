@@ -44,11 +44,12 @@ def test_live_lab_without_root_gives_the_same(slug: str, lab_host: None) -> None
     code = ("import os, sys; assert os.geteuid() != 0; from netdiag.cases import all_cases; "
             "from netdiag.commands.labs import found_in; from netdiag.lab.runner import run_case; "
             "case = all_cases()[sys.argv[1]]; "
-            "[print(r.variant, *r.found) for r in run_case(case, found_in(case))]")
+            "[print(r.variant, *r.found) for r in run_case(case, found_in(case), ('broken', 'fixed'))]")
     # A user namespace that does not map root: no capability outside it, while the files stay readable.
     unprivileged = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
     done = subprocess.run([*unprivileged, sys.executable, "-c", code, slug], capture_output=True, text=True,
                           timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {line.split()[0]: tuple(line.split()[1:]) for line in done.stdout.splitlines()}
-    assert found == wanted(slug)
+    # Every variant runs in the test above; here it is about what a lab may do without root, and two of them show that.
+    assert found == {name: patterns for name, patterns in wanted(slug).items() if name in ("broken", "fixed")}
