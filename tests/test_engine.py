@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from netdiag import diagnosis, engine, registry
 from netdiag.errors import RegistryError
@@ -233,3 +234,14 @@ def test_a_rival_and_what_it_rivals_are_unsure_and_about_the_same_call(
     rivals = diagnosis.incidents([cause, other], patterns)
     (mine,) = [i for i in rivals if i.mechanism == "A-CAUSE"]
     assert bool(mine.alternatives) is shown
+
+
+def test_a_table_that_cannot_be_built_is_an_error_of_each_pattern_that_reads_it(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Tables) -> None:
+        raise ValueError("no table")
+
+    monkeypatch.setattr(Tables, "sip", property(broken))
+    tables = open_captures([str(ROOT / "captures" / "samples" / "sip" / "options_flap.hit.pcap")])
+    outcomes = {o.pattern: o.status for o in engine.analyze(tables, select=["SIP"]).outcomes}
+    assert set(outcomes.values()) == {Status.ERROR}
