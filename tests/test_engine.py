@@ -183,6 +183,32 @@ def test_groups_are_findings_of_their_own_and_ids_are_stable(run) -> None:  # ty
     assert len({f.id for f in first}) == 2
 
 
+def test_an_occurrence_may_stand_for_more(run) -> None:  # type: ignore[no-untyped-def]
+    report = run({pattern("A-FAULT"): gives(occurrence("c1"), occurrence("c2", more=40))})
+    (finding,) = report.findings
+    assert (finding.affected, finding.affected_total, finding.examined_total) == (("c1", "c2"), 42, 42)
+    assert report.outcomes[0].reason == "42 met"
+
+
+def test_a_gate_touches_all_the_flows_that_an_occurrence_stands_for(run) -> None:  # type: ignore[no-untyped-def]
+    gate = pattern("CAP-GATE", caps=("absence",))
+    fault = occurrence("c2", flows=(0,), absence=True, confidence=Confidence.CONFIRMED)
+    report = run({gate: gives(occurrence("c1", more=1, flows=(1, 0))), pattern("Z-FAULT"): gives(fault)})
+    assert {f.pattern: f.confidence for f in report.findings}["Z-FAULT"] is Confidence.SUSPECTED
+
+
+def test_of_a_flood_of_findings_the_surest_are_told_and_the_rest_is_counted(
+        run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(engine, "FINDINGS", 3)
+    seen = [occurrence(f"c{i}", f"server {i}") for i in range(5)]
+    seen += [occurrence("c5", "server 3"), occurrence("c6", "server 4", confidence=Confidence.CONFIRMED)]
+    report = run({pattern("A-FAULT"): gives(*seen)})
+    assert [set(f.affected) for f in report.findings] == [{"c4", "c6"}, {"c3", "c5"}, {"c0"}]
+    (left,) = [a for a in report.anomalies if a.table == "A-FAULT"]
+    assert (left.reason, left.count) == (
+        "more than 3 findings: the surest are told, and of those that touch most", 2)
+
+
 def test_unknown_patterns_and_settings_are_refused() -> None:
     tables = open_captures([str(SAMPLE)])
     with pytest.raises(RegistryError, match="did you mean RTP-ONEWAY"):
@@ -212,7 +238,19 @@ def test_incidents_join_mechanism_and_impact_over_shared_keys_only() -> None:
     assert [i.impacts for i in apart] == [(), ()]
 
 
-@pytest.mark.parametrize(("stream", "joined"), [("ssrc:1", True), ("ssrc:2", False), ("aor:x", True)])
+@pytest.mark.parametrize(("proved", "guess", "impacts"), [
+    (Confidence.CONFIRMED, Confidence.SUSPECTED, [("C-END",), ()]),
+    (Confidence.CONFIRMED, Confidence.PROBABLE, [("C-END",), ("C-END",)]),
+    (Confidence.PROBABLE, Confidence.SUSPECTED, [("C-END",), ("C-END",)])])
+def test_what_is_proved_to_follow_from_one_cause_is_no_impact_of_a_guess(
+        proved: Confidence, guess: Confidence, impacts: list[tuple[str, ...]]) -> None:
+    patterns = {p.id: p for p in (pattern("A-CAUSE", ("C-END",)), pattern("B-GUESS", ("C-END",)), pattern("C-END"))}
+    found = diagnosis.incidents([finding("A-CAUSE", "call:1", confidence=proved), finding("C-END", "call:1"),
+                                 finding("B-GUESS", "call:1", confidence=guess)], patterns)
+    assert [i.impacts for i in sorted(found, key=lambda i: i.mechanism)] == impacts
+
+
+@pytest.mark.parametrize(("stream", "joined"), [("ssrc:1", True), ("ssrc:2", False), ("aor:x", False)])
 def test_what_happens_to_one_stream_of_a_call_does_not_explain_the_other(stream: str, joined: bool) -> None:
     patterns = {p.id: p for p in (pattern("A-CAUSE", ("B-END",)), pattern("B-END"))}
     found = diagnosis.incidents([finding("A-CAUSE", "call:1", "ssrc:1"), finding("B-END", "call:1", stream)], patterns)
@@ -234,6 +272,16 @@ def test_a_rival_and_what_it_rivals_are_unsure_and_about_the_same_call(
     rivals = diagnosis.incidents([cause, other], patterns)
     (mine,) = [i for i in rivals if i.mechanism == "A-CAUSE"]
     assert bool(mine.alternatives) is shown
+
+
+def test_a_pattern_is_no_rival_of_itself_and_few_rivals_are_named() -> None:
+    patterns = {p.id: p for p in (pattern("A-CAUSE"), *(pattern(f"Z-OTHER{i}") for i in range(9)))}
+    unsure = Confidence.SUSPECTED
+    own = [replace(finding("A-CAUSE", "call:1", confidence=unsure), id=f"own {i}") for i in range(3)]
+    others = [finding(f"Z-OTHER{i}", "call:1", confidence=unsure) for i in range(9)]
+    mine = [i for i in diagnosis.incidents([*own, *others], patterns) if i.mechanism.startswith("own")]
+    assert [len(i.alternatives) for i in mine] == [diagnosis.RIVALS] * 3
+    assert not any("A-CAUSE" in a.title for i in mine for a in i.alternatives)
 
 
 def test_a_table_that_cannot_be_built_is_an_error_of_each_pattern_that_reads_it(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from capture_files import NS, Read, block, interface, old_packet, option, packet, read, section, statistics
 from checkout import udp_frame
+
+from netdiag import cli
+from netdiag.tables.reader import open_captures
 
 FRAME = udp_frame(payload=b"odd length, so that padding follows")
 TICKS = NS // 1000
@@ -65,6 +69,24 @@ def test_names_snap_length_and_secrets(tmp_path: Path) -> None:
                                "a secrets block states more bytes than it holds; it is not used"]
     assert got.notes.damage == ""
     assert pcapng(tmp_path, interface(snaplen=96), interface()).notes.snaplen == 262144
+
+
+def test_names_of_addresses_in_the_packets_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    addresses = [bytes([192, 0, 2, 1]), bytes([192, 0, 2, 99]), ip_address("2001:db8::1").packed]
+    names = b"".join(option(2 if len(a) == 16 else 1, a + name + b"\0") for a, name in zip(
+        addresses, (b"pbx.example", b"not.here.example", b"\x1b[31m" + b"n" * 400), strict=True))
+    path = tmp_path / "x.pcapng"
+    six = (FRAME[:12] + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(FRAME) - 34, 17, 64) + addresses[2]
+           + ip_address("2001:db8::2").packed + FRAME[34:])
+    path.write_bytes(section() + interface() + block(4, names + option(0, b"")) + packet(FRAME, TICKS)
+                     + packet(six, TICKS))
+    (summary,) = open_captures([str(path)]).captures
+    told = f"names in the file, from whoever wrote it: 192.0.2.1 pbx.example, 2001:db8::1 \x1b[31m{'n' * 248}"
+    assert summary.notes == (told,)
+    cli.run(["analyze", str(path)])
+    printed = " ".join(capsys.readouterr().out.split())  # lines are broken where the path ends
+    assert "192.0.2.1 pbx.example" in printed
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize("length", [-1, 0, 1000])

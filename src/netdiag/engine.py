@@ -27,6 +27,7 @@ from netdiag.model import (
     Pattern,
     Report,
     Status,
+    seconds,
     stable_id,
 )
 from netdiag.tables import EVIDENCE_FRAMES, Tables
@@ -35,6 +36,8 @@ REPEATS = 3
 """Independent occurrences with one constant that lift a suspicion (practice)."""
 LISTED = 20
 """Subjects named in a finding; the rest is counted (practice)."""
+FINDINGS = 1000
+"""Findings of one pattern that are told; more come from a scan or a flood, and nobody reads them (practice)."""
 CAPS: dict[Cap, tuple[Confidence, str]] = {
     "absence": (Confidence.SUSPECTED, "what is missing may only be missing in the capture"),
     "size": (Confidence.SUSPECTED, "the sizes in the capture may not be those on the wire"),
@@ -93,6 +96,8 @@ def _build(tables: Tables, names: set[str], progress: Callable[[str, int, int], 
 
     One that cannot be built is left: each detector that asks for it meets the error, and ends with it.
     """
+    if len(tables.points) < 2:
+        names = names - {"crosspoint"}  # nobody asks, and it numbers all flows
     for name in vars(Tables):
         if name in names:
             if progress:
@@ -163,6 +168,13 @@ def _findings(pattern: Pattern, detection: Detection, gates: list[_Gate], tables
     groups: dict[tuple[str, ...], list[Occurrence]] = defaultdict(list)
     for occurrence in detection.occurrences:
         groups[occurrence.group].append(occurrence)
+    if len(groups) > FINDINGS:
+        surest = sorted(groups, key=lambda g: (-max(o.confidence for o in groups[g]), -len(groups[g])))
+        left = next((o.flows[0] for g in surest[FINDINGS:] for o in groups[g] if o.flows), 0)
+        tables.anomaly_log.add(
+            pattern.id, f"more than {FINDINGS} findings: the surest are told, and of those that touch most",
+            int(tables.packets.order[tables.packets.flow_start[left]]), len(groups) - FINDINGS)
+        groups = {group: groups[group] for group in surest[:FINDINGS]}
     out = []
     for group, items in groups.items():
         lifted = _lifted(items)  # first: what a gate caps stays capped, however often it is seen
@@ -208,7 +220,7 @@ def _lifted(items: list[Occurrence]) -> list[Occurrence]:
         begin, end = _alike(ordered, value)
         if end - begin >= REPEATS:
             alike = {s for s, other in constants.items() if same_constant(value, other)}
-            reason = f"the same {value:.3g} s in {len(alike)} independent cases"
+            reason = f"the same {seconds(value)} in {len(alike)} independent cases"
             return [dataclasses.replace(o, confidence=Confidence.PROBABLE, reasons=(*o.reasons, reason))
                     if o.confidence is Confidence.SUSPECTED and o.subject in alike else o for o in items]
     return items
@@ -227,14 +239,15 @@ def _finding(pattern: Pattern, group: tuple[str, ...], items: list[Occurrence], 
     lead = max(items, key=lambda o: (o.confidence, -o.start_ns))
     ordered = [lead, *(o for o in items if o is not lead)]
     limitations = tuple(dict.fromkeys(text for o in ordered for text in o.limitations))
-    total = max(detection.examined.get(group, 0), len(subjects))
+    affected = len(subjects) + sum(o.more for o in items)
+    total = max(detection.examined.get(group, 0), affected)
     return Finding(
         id=stable_id(pattern.id, *group), pattern=pattern.id, title=lead.title or pattern.title,
         severity=lead.severity if lead.severity is not None else pattern.severity, confidence=lead.confidence,
         reasons=lead.reasons, summary=lead.summary, scope=lead.scope, case=pattern.cases[0] if pattern.cases else "",
-        evidence=_merged(ordered), affected=tuple(subjects[:LISTED]), affected_total=len(subjects),
+        evidence=_merged(ordered), affected=tuple(subjects[:LISTED]), affected_total=affected,
         examined_total=total, population=detection.population, limitations=limitations,
-        mitigation=pattern.mitigation, fix=pattern.fix, prevention=pattern.prevention,
+        mitigation=lead.mitigation or pattern.mitigation, fix=pattern.fix, prevention=pattern.prevention,
         next_capture=lead.next_capture or pattern.next_capture, references=pattern.references,
         keys=frozenset().union(*(o.keys for o in items)), start_ns=min(o.start_ns for o in items),
         end_ns=max(o.end_ns for o in items), alternatives=lead.alternatives, occurrences=tuple(ordered))

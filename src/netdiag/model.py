@@ -109,8 +109,8 @@ class Pattern:
 
     @property
     def gate(self) -> bool:
-        """It says what a capture could not have shown: caps the confidence of others, and is no fault itself."""
-        return bool(self.caps)
+        """It says what a capture could not have shown or shows wrongly: most cap others, and none is a fault itself."""
+        return self.id.startswith("CAP-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,11 @@ class Occurrence:
     neither it caps nothing.
     """
     keys: frozenset[str] = frozenset()
-    """Join keys for incidents: ``call:<Call-ID>``, ``flow:<community id>``, ``host:<address>``, ``aor:<aor>``,
-    ``ssrc:<hex>`` of what concerns single RTP streams."""
+    """Join keys for incidents: ``call:<Call-ID>``, ``flow:<end → end>``, ``host:<address>``, ``aor:<aor>``,
+    ``ssrc:<hex>`` of what concerns single RTP streams, ``sender:<address>`` of what concerns all that a host sends."""
+    more: int = 0
+    """Further subjects of the group that it stands for, each with its flow in ``flows``: where a capture has hundreds
+    of thousands of them, an account of each would take longer than the rest of the analysis."""
     absence: bool = False
     """The key fact is that something was not seen; gates that cap "absence" cap it at suspected."""
     size: bool = False
@@ -180,6 +183,8 @@ class Occurrence:
     """Other explanations that these packets leave open, with what speaks for and against each."""
     next_capture: str = ""
     """Overrides the pattern's next capture: what would settle this very case."""
+    mitigation: str = ""
+    """Overrides the pattern's, where what to do now depends on the kind of the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def found(occurrences: tuple[Occurrence, ...] | list[Occurrence], *, population:
     items = tuple(occurrences)
     if not items:
         raise ValueError("found() needs at least one occurrence")
-    return Detection(Status.FOUND, reason or f"{len(items)} met", items, examined or {}, population)
+    return Detection(Status.FOUND, reason or f"{sum(1 + o.more for o in items)} met", items, examined or {}, population)
 
 
 def clear(reason: str) -> Detection:
@@ -377,6 +382,11 @@ def number_of(n: int, nouns: str) -> str:
 def times(n: int) -> str:
     """"once" and "12 times"."""
     return "once" if n == 1 else f"{n} times"
+
+
+def seconds(s: float) -> str:
+    """"0.25 s", "35.2 s" and "3700 s": three digits, and never a power of ten for a long time."""
+    return f"{s:.0f} s" if s >= 100 else f"{s:.3g} s"
 
 
 def stable_id(*parts: str) -> str:

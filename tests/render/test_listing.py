@@ -66,3 +66,13 @@ def test_lists_fit_the_terminal(noun: str, path: str, width: int) -> None:
 def test_a_capture_with_dtls_does_not_list_no_handshakes_and_stop_there() -> None:
     tables = open_captures([str(CASES / "webrtc-through-turn" / "dtls.browser.pcap")])
     assert render(facts.of(tables, "handshakes"), "terminal").startswith("no TLS handshakes; DTLS handshakes: 1")
+
+
+@pytest.mark.parametrize(("point", "legs"), [("browser", 1), ("turn", 2)])
+def test_a_candidate_pair_is_one_row_whoever_checks_it_and_however_many_legs_show_it(point: str, legs: int) -> None:
+    rows = facts.of(open_captures([str(CASES / "webrtc-through-turn" / f"fixed.{point}.pcap")]), "checks").rows
+    ends = [frozenset({(r["local"], r["local_port"]), (r["remote"], r["remote_port"])}) for r in rows]
+    assert len(set(ends)) == len(ends) > 3
+    nominated, = (r for r in rows if r["nominated"])
+    assert (nominated["successes"], nominated["peer_successes"], nominated["peer_transactions"]) == (2, 2, 2)
+    assert nominated["legs"] == legs

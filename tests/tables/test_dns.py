@@ -10,7 +10,7 @@ import pytest
 from checkout import udp_frame
 
 from netdiag.tables import Tables
-from netdiag.tables.dns import Lookup
+from netdiag.tables.lookups import Lookup
 from netdiag.tables.reader import open_captures
 from netdiag.tables.schema import rows, schema
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tcp_wire import ACK, CLIENT, CLIENT_PORT, FIN, PSH, RST, SERVER, SYN, Frame, Talk, ip4, read, tcp_header, write
 
 from netdiag.decode import tcp_options
-from netdiag.decode.community_id import community_id
 from netdiag.tables import Tables, tcp
 from netdiag.tables import tcp_segments as seg
 from netdiag.tables.reader import open_captures
@@ -62,7 +61,7 @@ def test_handshake_data_and_close(load: Load) -> None:
     assert (c.syn_packets, c.syn_ack_packet, c.fin_client_packet, c.fin_server_packet) == ((0,), 1, 6, 7)
     assert (c.max_idle_s, c.idle_before_packet) == (9.0, 6)
     assert (c.retransmissions_client, c.tail_client_unacked, c.tail_server_unacked, c.acked_unseen) == (0, 0, 0, 0)
-    assert c.community_id == community_id(bytes([192, 0, 2, 10]), bytes([198, 51, 100, 20]), 6, 40000, 443)
+    assert c.ends == f"{CLIENT}:{CLIENT_PORT} → {SERVER}:443"
 
 
 def test_unanswered_and_refused(load: Load) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from netdiag.decode import tls_hello
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA, WITH_ID = 20, 21, 22, 23, 25
-"""ContentType (RFC 6347 §4.1; with a connection id: RFC 9146 §3)."""
+"""ContentType (RFC 6347 §4.1; with a connection id: RFC 9146 §4)."""
 UNIFIED = 32
 """First byte 001xxxxx: an encrypted record of DTLS 1.3 (RFC 9147 §4)."""
 CLIENT_HELLO, SERVER_HELLO, HELLO_VERIFY_REQUEST, CERTIFICATE = 1, 2, 3, 11

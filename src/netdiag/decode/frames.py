@@ -61,8 +61,10 @@ class Decoded:
 
     store: Store
     """Columns of all files, of which those of this one begin at ``first``."""
+    segments: Store
+    """TCP columns of all files, of which those of this one begin at ``first_segment``; rows count from ``first``."""
     tcp: list[Columns] = field(default_factory=list)
-    """TCP columns of the batches; their rows count from ``first``."""
+    """TCP columns of blocks that are not in ``segments`` yet."""
     pieces: list[Piece] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     addresses: ip.Addresses6 = field(default_factory=ip.Addresses6)
@@ -71,9 +73,13 @@ class Decoded:
     """Where frames are wrapped: row of the first frame of a block, and the path of each."""
     rows: int = 0
     first: int = 0
+    first_segment: int = 0
+    last_segment: int = 0
+    """The one behind the last."""
 
     def __post_init__(self) -> None:
         self.first = self.store.used
+        self.first_segment = self.last_segment = self.segments.used
 
     @property
     def columns(self) -> Columns:
@@ -83,7 +89,6 @@ class Decoded:
     def add(self, space: Space, records: Records) -> Columns:
         """Decodes one batch, and returns its columns."""
         batch = self.store.take(len(records.offset))
-        known = len(self.tcp)
         for begin in range(0, len(records.offset), BLOCK):
             cut = slice(begin, begin + BLOCK)
             path = self._block(space, Records(
@@ -91,9 +96,11 @@ class Decoded:
                 {name: column[cut] for name, column in batch.items()})
             if path is not None:
                 self.encap.append((self.rows - len(path), path))
-        segments = self.tcp[known:]
-        if len(segments) > 1:
-            self.tcp[known:] = [{name: np.concatenate([s[name] for s in segments]) for name in TCP_COLUMNS}]
+        for part in self.tcp:
+            for name, column in self.segments.take(len(part["row"])).items():
+                column[:] = part[name]
+        self.tcp.clear()
+        self.last_segment = self.segments.used
         return batch
 
     def _block(self, space: Space, records: Records, out: Columns) -> U16 | None:

@@ -276,7 +276,7 @@ _READERS: dict[int, Reader] = {
     0: _null, 6: llc.token_ring, 9: ppp.frame, 10: llc.fddi, 12: _raw, 14: _raw, 50: ppp.hdlc, 51: _pppoe,
     100: _llc(0), 101: _raw, 104: ppp.cisco_hdlc, 105: wifi.frame, 106: _classical_atm, 107: llc.frame_relay,
     108: _loop, 109: _encrypted, 113: _cooked(14, 2, 16), 117: _pflog, 119: wifi.prism,
-    122: _llc(16),  # RFC 2625 §3.3
+    122: _llc(16),  # RFC 2625 §3
     127: wifi.radiotap, 138: _typed(16), 163: wifi.avs, 166: ppp.directed, 204: ppp.directed,
     205: _behind(1, ppp.cisco_hdlc), 206: _behind(1, llc.frame_relay), 219: _always(MPLS), 226: _ipnet, 228: _raw,
     229: _raw, 239: _nflog, 240: _ethernet(4), 241: _preamble(4), 242: _infiniband, 274: _preamble(0),

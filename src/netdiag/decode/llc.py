@@ -12,7 +12,7 @@ _SNAP, _OSI, _OLD_IP, _UI = 0xAAAA, 0xFEFE, 0x0606, 0x03
 _ETHERNET_OUIS = (0x000000, 0x0000F8)
 """OUIs whose protocol identifier is an EtherType: RFC 1042, and IEEE 802.1H bridge tunnels."""
 _NLPID = {0xCC: IP4, 0x8E: IP6}
-"""RFC 2427 §4, RFC 2590 §2."""
+"""RFC 2427 §4, RFC 2590 §3."""
 _NLPID_SNAP, _NLPID_PPP = 0x80, 0xCF
 """RFC 2427 §4.1; RFC 1973 §3."""
 

@@ -1,6 +1,6 @@
 """RTCP extended reports (RFC 3611): report blocks as columns, many at once.
 
-Sources: RFC 3611 §3 (block header), §4.1 to §4.7 (the seven blocks); the numbers are those of §6.1.
+Sources: RFC 3611 §3 (block header), §4.1 to §4.7 (the seven blocks); the numbers are those of §6.2.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Sources(NamedTuple):
 
 
 def bundled(body: bytes) -> bool:
-    """Does it group media for one port (a=group:BUNDLE, RFC 9143 §7.1)?"""
+    """Does it group media for one port (a=group:BUNDLE, RFC 9143 §5)?"""
     return b"\na=group:BUNDLE" in body
 
 

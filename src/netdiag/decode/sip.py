@@ -38,7 +38,7 @@ class StartLine(NamedTuple):
 
 
 def readable(text: str) -> str:
-    """Latin-1 text as UTF-8 (RFC 3261 §7.1 asks for it); bytes that are not UTF-8 become U+FFFD."""
+    """Latin-1 text as UTF-8 (RFC 3261 §7 asks for it); bytes that are not UTF-8 become U+FFFD."""
     return text if text.isascii() else text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 

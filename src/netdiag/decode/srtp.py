@@ -115,7 +115,7 @@ def verify(key: Key, packet: bytes, roc: int) -> bool:
 
 
 def _opens(key: Key, packet: bytes, roc: int) -> bool:
-    """Does AES-GCM accept the packet (RFC 7714 §8.1, §9)?"""
+    """Does AES-GCM accept the packet (RFC 7714 §8.1, §8.2)?"""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     head = header_size(packet)

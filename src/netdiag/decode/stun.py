@@ -23,7 +23,7 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 PORT = 3478
-"""RFC 8489 §18.6, over UDP and TCP; RFC 3489 §6 the same."""
+"""RFC 8489 §18.6, over UDP and TCP; RFC 3489 §8.1 the same."""
 COOKIE = 0x2112A442
 """RFC 8489 §5. What lacks it is of RFC 3489, whose transaction id had 16 bytes."""
 HEADER = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ GATE = "CAP-"
 FILTERS_SHOWN = 2
 SUBJECTS_SHOWN = 3
 REASONS_SHOWN = 5
+BLOCKS_SHOWN = 20
+"""Blocks of one pattern that people are shown without --verbose: more are one thing seen often (practice)."""
 SUBJECT = 120
 """Characters of a Call-ID or another name from the wire (practice: two lines)."""
 ACRONYMS = frozenset({"sip", "rtp", "rtcp", "tcp", "udp", "tls", "dns", "icmp", "stun", "quic", "dtls", "ip"})
@@ -109,6 +112,19 @@ def _blocks(report: Report) -> Iterable[Block]:
             yield Block(None, finding, ())
 
 
+def numbered(blocks: Iterable[Block], verbose: bool) -> tuple[list[tuple[int, Block]], list[str]]:
+    """The blocks to show with their numbers, and a line for each pattern of which more were found than are shown."""
+    shown, count, left = [], Counter[str](), Counter[str]()
+    for number, item in enumerate(blocks, 1):
+        count[item.finding.pattern] += 1
+        if verbose or count[item.finding.pattern] <= BLOCKS_SHOWN:
+            shown.append((number, item))
+        else:
+            left[item.finding.pattern] += 1
+    return shown, [f"and {words.count(n, 'more finding')} of {pattern} (-v or --format json lists them)"
+                   for pattern, n in left.items()]
+
+
 def _questions(outcomes: list[Outcome]) -> list[Question]:
     grouped: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
@@ -141,7 +157,7 @@ def above(report: Report, least: Severity) -> tuple[Report, int]:
     incidents = tuple(i for i in report.incidents if i.severity >= least)
     kept = {f for i in incidents for f in (i.mechanism, *i.impacts)}
     findings = tuple(f for f in report.findings if f.severity >= least or f.id in kept)
-    hidden = sum(1 for f in report.findings if f not in findings and not is_gate(f))
+    hidden = sum(1 for f in report.findings if f.severity < least and f.id not in kept and not is_gate(f))
     return dataclasses.replace(report, incidents=incidents, findings=findings), hidden
 
 

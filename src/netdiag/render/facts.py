@@ -18,6 +18,7 @@ from netdiag.render.listing import Column, Listing, Row, field
 from netdiag.render.timeline import endpoint
 from netdiag.tables import rtp_reports
 from netdiag.tables.calls import named
+from netdiag.tables.flows import community_ids
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -247,7 +248,8 @@ def _handshakes(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
 
 
 def _connections(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
-    return tables.tcp.sort("first_ns", "connection"), [
+    names = community_ids(tables.packets, tables.tcp["first_packet"].to_numpy())
+    return tables.tcp.with_columns(community_id=names).sort("first_ns", "connection"), [
         *_when(tables.tcp, "first_ns", tables), _pair("CLIENT", "client", "client_port"),
         _pair("SERVER", "server", "server_port"), field("STATE", "state"),
         Column("LASTED", lambda r: words.duration((r["last_ns"] - r["first_ns"]) / 1e9), True, least=90),
@@ -272,22 +274,44 @@ def _lookups(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
 
 def _checks(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     def result(r: Row) -> str:
-        said = "nominated" if r["nominated"] else "valid" if r["successes"] else "no answer"
-        return " ".join([said, *(str(code) for code in r["codes"])]) if r["successes"] or not r["codes"] else \
+        answered = r["successes"] or r["peer_successes"]
+        said = "nominated" if r["nominated"] else "valid" if answered else "no answer"
+        return " ".join([said, *(str(code) for code in r["codes"])]) if answered or not r["codes"] else \
             "refused " + ", ".join(map(str, r["codes"]))
 
     def types(r: Row) -> str | None:
         return f"{r['local_type'] or '?'}–{r['remote_type'] or '?'}" if r["local_type"] or r["remote_type"] else None
 
     told = [Column("TYPES", types)] if tables.checks["local_type"].count() else []  # without SDP it would be empty
-    return tables.checks.sort("first_ns", "check"), [
+    pairs = _pairs(tables.checks)
+    return pairs, [
         *_when(tables.checks, "first_ns", tables), _pair("AGENT", "local", "local_port"),
         _pair("PEER", "remote", "remote_port"), *told,
         Column("ROLE", lambda r: r["role"], least=120),
-        field("CHECKS", "transactions", True, least=90), field("ANSWERED", "successes", True, least=90),
+        Column("ANSWERED", lambda r: f"{r['successes']}/{r['transactions']}", True, least=90),
+        Column("PEER'S", lambda r: f"{r['peer_successes']}/{r['peer_transactions']}", True, least=90),
         Column("RESULT", result, firm=True), field("MEDIA", "media_sent", True, least=100),
+        field("BACK", "media_received", True, least=100),
+        *([field("LEGS", "legs", True, least=120)] if (pairs["legs"] > 1).any() else []),
         field("FRAME", "first_frame", True, least=110), Column("SESSION", lambda r: r["session"], least=130),
     ]
+
+
+def _pairs(checks: pl.DataFrame) -> pl.DataFrame:
+    """One row for each candidate pair, of the agent that checks it first: with ``peer_transactions`` and
+    ``peer_successes`` of the other one, and ``legs``, how many hops of a TURN server show it; the best of them counts.
+    """
+    ends = [pl.concat_str(f"{side}", pl.lit(" "), f"{side}_port") for side in ("local", "remote")]
+    each = checks.sort("nominated", "successes", "transactions", descending=True, maintain_order=True).group_by(
+        "point", "session", pair=pl.concat_list(*ends), maintain_order=True).agg(pl.all().first(), legs=pl.len())
+    both = each.with_columns(pair=pl.col("pair").list.sort().list.join(" ")).sort("first_ns", "check").group_by(
+        "point", "session", "pair", maintain_order=True).agg(
+            pl.exclude("nominated", "nominating_packet", "codes", "legs").first(), pl.col("legs").max(),
+            pl.col("nominated").any(), pl.col("nominating_packet").drop_nulls().first(),
+            pl.col("codes").list.explode(keep_nulls=False, empty_as_null=False).unique(maintain_order=True),
+            peer_transactions=pl.col("transactions").sum() - pl.col("transactions").first(),
+            peer_successes=pl.col("successes").sum() - pl.col("successes").first())
+    return both.select(*checks.columns, "peer_transactions", "peer_successes", "legs")
 
 
 _LISTINGS: dict[str, Callable[[Tables], tuple[pl.DataFrame, list[Column]]]] = {

@@ -24,8 +24,10 @@ def render(report: Report, verbose: bool = False, hidden: int = 0) -> str:
     if hidden:
         out += [f"{words.count(hidden, 'finding')} of lower severity not shown.", ""]
     told: set[str] = set()
-    for number, item in enumerate(shown.blocks, 1):
+    blocks, left = d.numbered(shown.blocks, verbose)
+    for number, item in blocks:
         out += _block(number, item, told)
+    out += [text for line in left for text in (f"**{markdown(line)}**", "")]
     out += _rest(report, shown, verbose)
     out += [f"Written by netdiag {markdown(report.version)}."]
     return "\n".join(out).rstrip() + "\n"

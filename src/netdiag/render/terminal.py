@@ -32,8 +32,11 @@ class _View:
     def lines(self) -> list[str]:
         self.head()
         told: set[str] = set()
-        for number, item in enumerate(self.digest.blocks, 1):
+        shown, left = d.numbered(self.digest.blocks, self.verbose)
+        for number, item in shown:
             self.block(number, item, told)
+        for line in left:
+            self.out += ["", self.palette.strong(line)]
         self.gates()
         self.questions()
         self.rest()

@@ -242,8 +242,8 @@ class Tables:
 
     @cached_property
     def lookups(self) -> pl.DataFrame:
-        from netdiag.tables import dns
-        return dns.build(self)
+        from netdiag.tables import lookups
+        return lookups.build(self)
 
     @cached_property
     def quality(self) -> pl.DataFrame:

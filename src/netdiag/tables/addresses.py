@@ -12,7 +12,7 @@ import numpy.typing as npt
 _REALMS: tuple[tuple[str, str], ...] = (
     ("10.0.0.0/8", "private"), ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),  # RFC 1918 §3
     ("100.64.0.0/10", "cgn"),  # RFC 6598 §7
-    ("169.254.0.0/16", "link-local"),  # RFC 3927 §1.4
+    ("169.254.0.0/16", "link-local"),  # RFC 3927 §2.1
     ("127.0.0.0/8", "loopback"),  # RFC 1122 §3.2.1.3
     ("0.0.0.0/8", "unspecified"),
     ("224.0.0.0/4", "multicast"),
@@ -52,6 +52,11 @@ def _realm6(address: str) -> str:
 def routable(address: str) -> bool:
     """Can a host on the public Internet send to it?"""
     return realm(address) == "public"
+
+
+def endpoint(address: str, port: int) -> str:
+    """"192.0.2.1:5060" and "[2001:db8::1]:5060" (RFC 3986 §3.2.2)."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def routable_v4(numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

@@ -21,6 +21,7 @@ import polars as pl
 
 from netdiag.decode import sip as decode
 from netdiag.tables.packets import IPV6
+from netdiag.tables.sip_groups import MIX
 from netdiag.tables.sip_sources import log
 
 if TYPE_CHECKING:
@@ -32,15 +33,13 @@ TIMER_B_NS = 32_000_000_000
 """64 times T1: no attempt of a call is repeated later (RFC 3261 §17.1.1.2)."""
 CHALLENGES = (401, 407)
 """Somebody may have to type a password before the call goes on (RFC 3261 §22)."""
-READ_GROUPS = 256
-"""Call-IDs whose INVITEs are read again for their lowest Via (practice: 20 ms); of more, the hosts are hops."""
+READ_INVITES = 4096
+"""INVITEs that are read again for their lowest Via (practice: 0.2 s); of Call-IDs beyond, the hosts are hops."""
 REASON = "Call-ID that another call uses too"
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Spreads numbers over 64 bits (2^64 / golden ratio)."""
 
 
 def separate(tables: Tables, data: pl.DataFrame) -> pl.DataFrame:
@@ -58,7 +57,7 @@ def separate(tables: Tables, data: pl.DataFrame) -> pl.DataFrame:
     rows: list[int] = []
     names: list[str] = []
     odd: list[int] = []
-    reads = [READ_GROUPS]
+    reads = [READ_INVITES]
     # somebody may send what looks like one of our names
     sent = data["call_id"].drop_nulls()
     taken = set(sent.filter(sent.str.contains(";from-tag=", literal=True)).to_list())
@@ -106,7 +105,7 @@ def _groups(sorted_keys: U64) -> tuple[I64, I64]:
 def _repeated(tables: Tables, data: pl.DataFrame, call: U64, rows: I64, bare: Mask) -> I64:
     """Initial INVITEs that may begin another call with the same tag, at the same point."""
     point = tables.packets.points(data["packet"].to_numpy()).astype(np.uint64)
-    key = call + (point + np.uint64(1)) * _MIX
+    key = call + (point + np.uint64(1)) * MIX
     asked = rows[bare[rows]]
     asked = asked[np.argsort(key[asked], kind="stable")]
     if not len(asked):
@@ -135,8 +134,8 @@ def _repeated(tables: Tables, data: pl.DataFrame, call: U64, rows: I64, bare: Ma
     source, destination = p.src[packet] | six, p.dst[packet] | six
     elsewhere = source != source[lead][group]
     if elsewhere.any():
-        ends = key[asked] ^ destination * _MIX
-        found.append(asked[elsewhere & ~np.isin(key[asked] ^ source * _MIX, ends)])
+        ends = key[asked] ^ destination * MIX
+        found.append(asked[elsewhere & ~np.isin(key[asked] ^ source * MIX, ends)])
     return np.concatenate(found)
 
 
@@ -268,10 +267,11 @@ class _Names:
         for m in asked:
             first.setdefault(m.point, m.source)
         strange = [m for m in asked if m.source != first[m.point] and (m.point, m.source) not in served]
-        if not strange or self._reads[0] <= 0:
+        if not strange or self._reads[0] < len(asked):
             return [""] * len(messages)
-        self._reads[0] -= 1
-        origin = {self._origin(m) for m in asked if m not in strange}
+        self._reads[0] -= len(asked)
+        others = {m.row for m in strange}
+        origin = {self._origin(m) for m in asked if m.row not in others}
         other = {(m.point, m.source): f";source={m.source}" for m in strange if self._origin(m) not in origin}
         branches = {(m.point, m.branch): other.get((m.point, m.source), "") for m in reversed(asked)}
         callees: dict[str | None, str] = {}

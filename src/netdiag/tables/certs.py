@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from netdiag.decode.x509 import Parsed, parse
 from netdiag.tables.schema import U8, U16, U32
 
 
@@ -73,7 +72,7 @@ MAX_ROWS = 200_000
 MAX_BYTES = 256 << 20
 """Bytes of distinct certificates kept, some hundred thousand of usual size (practice)."""
 
-_COMMON = tuple(f.name for f in fields(Parsed))
+_PARSED = tuple(f.name for f in fields(Certificate) if f.name not in ("cert", "first_packet"))
 
 
 class CertificateStore:
@@ -94,8 +93,9 @@ class CertificateStore:
             if self._bytes > MAX_BYTES or len(self.rows) >= MAX_ROWS:
                 self.refused += 1
                 return None
+            from netdiag.decode.x509 import parse  # takes long to import, and most captures hold no certificate
             parsed = parse(der)
             row = len(self.rows)
             self._known[der] = row
-            self.rows.append(Certificate(cert=row, first_packet=packet, **{n: getattr(parsed, n) for n in _COMMON}))
+            self.rows.append(Certificate(cert=row, first_packet=packet, **{n: getattr(parsed, n) for n in _PARSED}))
         return row

@@ -186,7 +186,7 @@ class _Walk:
             self._add(certs, MISSING, cert.issuer)
 
     def _same(self, a: int, b: int) -> bool:
-        """The same authority twice on a path leads nowhere (RFC 4158 §2.4.2)."""
+        """The same authority twice on a path leads nowhere (RFC 4158 §2.4.1)."""
         return a == b or (self.chain[a].subject_der == self.chain[b].subject_der and self.keys[a] == self.keys[b])
 
     def _issuing_root(self, cert: Certificate) -> Root | None:

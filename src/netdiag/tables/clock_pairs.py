@@ -87,7 +87,7 @@ def build(tables: Tables) -> tuple[ClockPair, ...]:
         return ()
     candidates = {}
     width = CUT_HEAD if any(tables.quality["cut_packets"]) else HEAD
-    point = p.points(np.arange(p.n))
+    point = p.files.all_points()
     for number in range(len(tables.points)):
         rows = _candidates(p, np.flatnonzero(point == number))
         if len(rows):

@@ -96,7 +96,7 @@ class Clocks:
 
 def _back_steps(tables: Tables, point: str) -> list[BackStep]:
     p = tables.packets
-    mine = np.flatnonzero(p.points(np.arange(p.n)) == tables.points.index(point))
+    mine = np.flatnonzero(p.files.all_points() == tables.points.index(point))
     begin, end = int(mine[0]), int(mine[-1]) + 1  # rows of a point stand together
     ts = p.ts[begin:end]
     capture, _ = p.locate(mine)

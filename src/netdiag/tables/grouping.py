@@ -81,6 +81,7 @@ def _grouped(ends: list[npt.NDArray[Any]], place: U64 | None) -> tuple[U32, I64,
         mixed[cut] = _mixed(low, high, factors[0], factors[1])
         check[cut] = (_mixed(low, high, factors[2], factors[3]) >> np.uint64(32)) & ~np.uint64(1) | upward
     order, start, size = partition(mixed)
+    del mixed
     check = check[order]
     check ^= np.repeat(check[start], size)
     return order, start, size, None if (check > 1).any() else check == 1

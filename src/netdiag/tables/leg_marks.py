@@ -33,7 +33,7 @@ I64 = npt.NDArray[np.int64]
 _LINES = re.compile(
     rb"\n(session-id|p-charging-vector|p-asserted-identity|x-cid|x-call-id|xcallid)[ \t]*:[ \t]*([^\r\n]{1,1024})",
     re.IGNORECASE)
-"""``X-CID`` and ``X-Call-ID`` are sngrep's defaults, ``XCallID`` heplify-server's, for the Call-ID of the other leg."""
+"""``X-CID`` and ``X-Call-ID`` are sngrep's defaults, ``XCallID`` comes with heplify-server: the other leg's Call-ID."""
 _UUID = re.compile(r"\s*([0-9a-f]{32})\s*(?:;\s*remote=([0-9a-f]{32}))?", re.IGNORECASE)
 _ICID = re.compile(r"icid-value\s*=\s*(?:\"([^\"]+)\"|([^\s;,\"]+))", re.IGNORECASE)
 _USER = re.compile(r"(?:sips?|tel):([^@;?>]+)", re.IGNORECASE)

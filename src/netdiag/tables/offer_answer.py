@@ -26,7 +26,7 @@ PER_CALL = 1024
 """Messages of a call that are looked at (practice): real calls have tens."""
 Section = sdp_sections.Section
 _METHODS = ("INVITE", "ACK", "UPDATE", "PRACK")
-"""Methods whose transactions carry offers and answers (RFC 6337 §2.2)."""
+"""Methods whose transactions carry offers and answers (RFC 6337 §2.1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,10 @@ class FileMap:
         segment = np.searchsorted(self.start, rows, side="right") - 1
         return self.capture[segment], (rows - self.start[segment] + 1).astype(np.uint32)
 
+    def all_points(self) -> U8:
+        """Point index of every row."""
+        return np.repeat(self.point, np.diff(np.append(self.start, self.total)))
+
     def points(self, rows: I64) -> U8:
         segment = np.searchsorted(self.start, rows, side="right") - 1
         return self.point[segment]

@@ -196,7 +196,7 @@ class CrossPoint:
         """Was the other point capturing at the time of each row?"""
         p = self._p
         if other not in self._span:
-            ts = p.ts[p.points(np.arange(p.n)) == other]
+            ts = p.ts[p.files.all_points() == other]
             self._span[other] = (int(ts.min()), int(ts.max())) if len(ts) else (1, 0)
         low, high = self._span[other]
         ts = p.ts[rows] + self._offsets(p.points(rows), other)

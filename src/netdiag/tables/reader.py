@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ DEFAULT_POINT = "capture"
 """Name of the capture point of files that were given without one."""
 _MAX_FILES = 65000
 _MAX_POINTS = 250
+_NAMES, _NAME = 20, 253
+"""Names of addresses that are told, and their length (practice; RFC 1035 §2.3.4 allows 253 characters)."""
 _NESTED = 4
 """Times that a datagram put together may hold a fragment again (practice: one tunnel is common)."""
 
@@ -64,10 +67,10 @@ def open_captures(paths: Iterable[str], points: Iterable[tuple[str, str]] = (), 
     addresses, wrappings = Addresses6(), encap.Paths()
     files: list[_File] = []
     with Intake([path for _, path in given], options.checksums, progress) as intake:
-        store = Store(COLUMNS, intake.most_frames)
+        store, segments = Store(COLUMNS, intake.most_frames), Store(TCP_COLUMNS, intake.most_frames)
         for index, (name, path) in enumerate(given):
             file = _File(path, names.index(name), intake.sources[index], FileNotes(),
-                         Decoded(store, addresses=addresses, paths=wrappings))
+                         Decoded(store, segments, addresses=addresses, paths=wrappings))
             intake.read(index, file.notes, file.decoded)
             files.append(file)
     _note_twins(files, names)
@@ -114,11 +117,7 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
         starts.append(at)
         at += files[i].decoded.rows
     columns = _in_order([files[i].decoded for i in order])
-    tcp: Columns = {}
-    for name, kind in TCP_COLUMNS.items():
-        parts = [part.pop(name) + np.uint32(base) if name == "row" else part.pop(name)
-                 for base, i in zip(starts, order, strict=True) for part in files[i].decoded.tcp]
-        tcp[name] = np.concatenate(parts) if parts else np.empty(0, kind)
+    tcp = _segments_in_order([files[i].decoded for i in order], starts)
     spans = {i: _span(columns["ts"][base : base + files[i].decoded.rows])
              for base, i in zip(starts, order, strict=True)}
     filemap = FileMap(np.array(order, np.uint16), np.array([files[i].point for i in order], np.uint8),
@@ -136,6 +135,8 @@ def _assemble(space: Space, files: list[_File], names: tuple[str, ...], options:
     result, tcp = _fragments(space, columns, tcp, pieces, filemap, head.addresses, head.paths)
 
     packets = _packets(space, columns, tcp, filemap, head.addresses, head.paths, repeated)
+    for f in files:
+        f.notes.notes += _named(packets, f.notes.names)
     summaries = tuple(_summary(f, names[f.point], spans.get(i, (0, 0))) for i, f in enumerate(files))
     tables = Tables(packets, summaries, names, options,
                     tuple(s for f in files for s in f.notes.secrets),
@@ -172,6 +173,18 @@ def _in_order(files: list[Decoded]) -> Columns:
     return columns
 
 
+def _segments_in_order(files: list[Decoded], starts: list[int]) -> Columns:
+    """TCP columns of all frames, the files one behind the other, each with the number of its first row."""
+    parts = []
+    for file, base in zip(files, starts, strict=True):
+        part = file.segments.rows(file.first_segment, file.last_segment)
+        part["row"] += np.uint32(base)
+        parts.append(part)
+    if [f.first for f in files] == sorted(f.first for f in files):
+        return files[0].segments.rows(0, files[0].segments.used)
+    return {name: np.concatenate([part[name] for part in parts]) for name in TCP_COLUMNS}
+
+
 def _packets(space: Space, columns: Columns, tcp: Columns, filemap: FileMap, addresses: Addresses6,
              paths: encap.Paths, repeated: duplicates.Pairs) -> Packets:
     """The packet table with its flows; ``repeated`` are copies of fragments."""
@@ -180,7 +193,7 @@ def _packets(space: Space, columns: Columns, tcp: Columns, filemap: FileMap, add
     present |= (columns["flags"] & (IPV6 | 1)) != 0
     present &= (columns["src"] != 0) | (columns["dst"] != 0) | ((columns["flags"] & BAD) == 0)
     present[repeated[0]] = False
-    six, point = (columns["flags"] & IPV6) != 0, filemap.points(np.arange(filemap.total))
+    six, point = (columns["flags"] & IPV6) != 0, filemap.all_points()
 
     def flows(path: npt.NDArray[np.uint16] | None) -> tuple[Any, ...]:
         return grouping.flows(columns["src"], columns["dst"], columns["sport"], columns["dport"], columns["proto"],
@@ -217,7 +230,7 @@ def _interleave(columns: Columns, tcp: Columns, pieces: list[Piece], files: list
         return
     total = filemap.total
     capture, frame = filemap.locate(np.arange(total))
-    point = filemap.points(np.arange(total))
+    point = filemap.all_points()
     new = np.lexsort((columns["ts"], point))
     for name in columns:
         columns[name] = columns[name][new]
@@ -268,7 +281,7 @@ def _fragments(space: Space, columns: Columns, tcp: Columns, pieces: list[Piece]
             good, np.where(six, 6, 4).astype(np.uint8), columns["src"][rows], columns["dst"][rows], proto,
             columns["ttl"][rows], columns["ip_id"][rows], at, end - at, none != 0, none, none != 0,
             none.astype(np.uint32))
-        again = Decoded(Store({}, 1), addresses=addresses, paths=paths)
+        again = Decoded(Store({}, 1), Store({}, 1), addresses=addresses, paths=paths)
         wrapping = Wrapping(columns.get("encap"), filemap.total)
         again.packets(space, columns, rows, net, end, wrapping)
         if wrapping.path is not None:
@@ -295,6 +308,18 @@ def _drops(files: list[_File], names: tuple[str, ...]) -> dict[str, int]:
         if f.notes.drops is not None:
             out[names[f.point]] = out.get(names[f.point], 0) + f.notes.drops
     return out
+
+
+def _named(packets: Packets, names: dict[str, str]) -> list[str]:
+    """A note with the names that a file gives to addresses of its packets; nothing is judged by them."""
+    if not names:
+        return []
+    four = np.union1d(packets.src, packets.dst)
+    known = set(packets.v6) | {int(v).to_bytes(4, "big") for v in four}
+    met = [f"{address} {name[:_NAME]}" for address, name in names.items()
+           if ipaddress.ip_address(address).packed in known]
+    more = f" and {len(met) - _NAMES} more" if len(met) > _NAMES else ""
+    return ["names in the file, from whoever wrote it: " + ", ".join(met[:_NAMES]) + more] if met else []
 
 
 def _summary(file: _File, point: str, span: tuple[int, int]) -> CaptureSummary:

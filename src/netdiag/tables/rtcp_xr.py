@@ -47,7 +47,7 @@ class RtcpXr:
     about_ssrc: U32 | None
     """Stream that it is about; None for a receiver reference time."""
     block: U8
-    """Block type 1 to 7 (RFC 3611 §6.1)."""
+    """Block type 1 to 7 (RFC 3611 §6.2)."""
     name: str
     begin_sequence: U16 | None
     end_sequence: U16 | None

@@ -113,9 +113,14 @@ SILENT_NS = 5_000_000_000
 SILENT_RUN = 25
 """Packets missing in such a time, of the slowest telephony streams at least (practice: 200 ms a packet)."""
 
+NEW_BASE = (0.5, 1000.0)
+"""Media time behind missing packets, as a multiple of theirs, beyond which it has a new base: silence makes it longer,
+nothing makes it shorter (practice; 1000 times is minutes)."""
+
 
 def unobserved(tables: Tables, streams: pl.DataFrame) -> dict[int, int]:
-    """Stream to packets missing in stretches in which its capture point captured nothing of anybody."""
+    """Stream to missing numbers that are no loss: the capture point captured nothing of anybody meanwhile, or
+    numbers and time stamps both went on elsewhere, as after hold (RFC 3550 A.1 sees a step of 3000 and more only)."""
     chosen = streams.filter(pl.col("max_gap") >= SILENT_RUN)
     if not chosen.height:
         return {}
@@ -124,9 +129,27 @@ def unobserved(tables: Tables, streams: pl.DataFrame) -> dict[int, int]:
     p = tables.packets
     # Rows of a point stand in order of time, so the row before is what was captured last.
     row = s.packet[e.behind].astype(np.int64)
-    silent = (row > 0) & (p.ts[row] - p.ts[row - 1] >= SILENT_NS) & (e.size >= SILENT_RUN)
-    missing = np.bincount(s.owner[e.behind][silent], e.size[silent], len(s.start)).astype(np.int64)
+    silent = (row > 0) & (p.ts[row] - p.ts[row - 1] >= SILENT_NS)
+    none = (silent | _anew(s, e)) & (e.size >= SILENT_RUN)
+    missing = np.bincount(s.owner[e.behind][none], e.size[none], len(s.start)).astype(np.int64)
     return {stream: lost for stream, lost in zip(s.stream.tolist(), missing.tolist(), strict=True) if lost}
+
+
+def _anew(s: StreamPackets, e: Extended) -> npt.NDArray[np.bool_]:
+    """For each run of missing numbers: do time stamps behind it not fit so many packets of this stream?"""
+    out = np.zeros(len(e.size), np.bool_)
+    owner = s.owner[e.behind]
+    advance = (s.timestamp[e.behind] - s.timestamp[np.maximum(e.behind - 1, 0)]).view(np.int32)
+    streams = np.unique(owner[e.size >= SILENT_RUN])
+    ends = np.searchsorted(owner, streams), np.searchsorted(owner, streams, "right")
+    for i, first, last in zip(streams.tolist(), *(end.tolist() for end in ends), strict=True):
+        part, mine = s.part(i), slice(first, last)
+        steps = np.diff(s.timestamp[part]).view(np.int32)[np.diff(s.sequence[part]) == 1]
+        step = float(np.median(steps)) if len(steps) else 0.0
+        if step > 0:  # packets of one video frame share their time stamp
+            ratio = advance[mine] / ((e.size[mine] + 1) * step)
+            out[mine] = (ratio < NEW_BASE[0]) | (ratio > NEW_BASE[1])
+    return out
 
 
 def _bursts(e: Extended, of_run: I64, count: int) -> tuple[I64, I64, I64]:

@@ -13,7 +13,7 @@ from netdiag.decode import sdp_columns as columns_of
 from netdiag.tables import sip_buffer, text
 from netdiag.tables.calls import Media, call_messages
 from netdiag.tables.schema import empty, schema
-from netdiag.tables.sip_groups import first_of, group_codes, nested
+from netdiag.tables.sip_groups import first_of, group_codes, nested, repeats
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -32,7 +32,7 @@ _COLUMNS = ["body", "index", "type", "address", "port", "protocol", "payload_typ
 I64 = npt.NDArray[np.int64]
 _EXCHANGE = ["call", "cseq", "cseq_method", "from_tag"]
 _WITH_SDP = ("INVITE", "ACK", "UPDATE", "PRACK")
-"""Methods whose transactions carry offers and answers (RFC 6337 §2.2)."""
+"""Methods whose transactions carry offers and answers (RFC 6337 §2.1)."""
 
 
 def build(tables: Tables) -> pl.DataFrame:
@@ -46,12 +46,15 @@ def build(tables: Tables) -> pl.DataFrame:
         return empty(Media)
     request = data["method"].is_not_null().to_numpy()
     described = data["sdp_offset"].is_not_null().to_numpy()
-    codes, exchanges = group_codes(data, _EXCHANGE)
-    asked, offered = np.zeros(exchanges, np.bool_), np.zeros(exchanges, np.bool_)
-    asked[codes[request]] = True
-    offered[codes[request & described]] = True
-    wanted = described & ~data["retransmission"].to_numpy() & data["cseq_method"].is_in(_WITH_SDP).to_numpy()
+    carries = data["cseq_method"].is_in(_WITH_SDP).to_numpy()
+    wanted = carries & described & ~data["retransmission"].to_numpy()
     rows = np.flatnonzero(wanted)
+    some = np.flatnonzero(wanted | (carries & request))
+    codes, exchanges = group_codes(data.select(_EXCHANGE)[some], _EXCHANGE)
+    asked, offered = np.zeros(exchanges, np.bool_), np.zeros(exchanges, np.bool_)
+    asked[codes[request[some]]] = True
+    offered[codes[(request & described)[some]]] = True
+    codes = codes[np.searchsorted(some, rows)]
     bodies = data.select("call", "call_id", "point", "message", "packet", "ts_ns", "source", "method", "cseq",
                          "cseq_method", "from_tag", "raw_offset", "raw_length", "sdp_offset")[rows]
     caller = tables.calls["from_tag"].gather(pl.Series(call[rows].astype(np.uint32)))
@@ -59,7 +62,7 @@ def build(tables: Tables) -> pl.DataFrame:
     # A response answers the offer of its request; where that had none (or was not captured) see RFC 3261 §13.2.1.
     late = _late_offers(data, bodies)
     answer = np.where(request[rows], (bodies["method"] == "ACK").fill_null(False).to_numpy() | late,
-                      offered[codes[rows]] | ~asked[codes[rows]])
+                      offered[codes] | ~asked[codes])
     bodies = bodies.with_columns(
         side=pl.when(pl.Series(by_caller)).then(pl.lit("caller")).otherwise(pl.lit("callee")),
         role=pl.when(pl.Series(answer)).then(pl.lit("answer")).otherwise(pl.lit("offer")),
@@ -144,11 +147,10 @@ def _usual(tables: Tables, bodies: pl.DataFrame) -> tuple[npt.NDArray[np.bool_],
         rtcp_port=(ports + (~shares).cast(pl.Int64).gather(code)).cast(pl.UInt16))
     again = bodies.select("call", "cseq", "exchange", "side", "role")[rows].with_columns(
         code=pl.Series(code), port=media["port"], address=media["address"], origin=media["origin_address"])
-    first = again.select(pl.struct(pl.all()).is_first_distinct()).to_series()
     odd = pl.Series([word for _, _, word in made]).gather(code)
     for row in (odd != "").arg_true().to_list():
         tables.anomaly_log.add("media", odd[row], bodies["packet"][int(rows[row])])
-    return usual, media.filter(first).select(_COLUMNS)
+    return usual, media.filter(~repeats(again)).select(_COLUMNS)
 
 
 def _others(tables: Tables, bodies: pl.DataFrame, rows: I64) -> pl.DataFrame | None:

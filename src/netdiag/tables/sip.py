@@ -14,6 +14,7 @@ from netdiag.tables.flows import address_texts
 from netdiag.tables.packets import FORWARD
 from netdiag.tables.schema import U16, U32, schema
 from netdiag.tables.sip_chunk import decode_chunk, finish
+from netdiag.tables.sip_groups import repeats
 from netdiag.tables.sip_inside import wrapped_messages
 from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
 
@@ -136,10 +137,9 @@ def build(tables: Tables) -> pl.DataFrame:
 
 def _repeated(tables: Tables, data: pl.DataFrame) -> pl.Series:
     """Messages that came before in the same flow and direction."""
-    flags = tables.packets.flags[data["packet"].to_numpy()]
-    identity = data.select("flow", "method", "status", "call_id", "cseq", "cseq_method", "branch", "to_tag",
-                           way=pl.Series(flags & FORWARD))
-    return ~identity.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    way = tables.packets.flags[data["packet"].to_numpy()] & FORWARD
+    return pl.Series(repeats(data.select(
+        "flow", "method", "status", "call_id", "cseq", "cseq_method", "branch", "to_tag", way=pl.Series(way))))
 
 
 def _messages(tables: Tables, pieces: Pieces) -> pl.DataFrame:

@@ -36,7 +36,7 @@ class AuthRound:
     issued: tuple[Digest, ...]
     """Challenges for this realm; one for each algorithm (RFC 8760 §2.3). Empty: not challenged."""
     refused: bool
-    """The credentials were challenged again; or a REGISTER with them got 403."""
+    """The credentials were challenged again; or got 403, for a REGISTER or right after such a challenge."""
 
 
 def auth_rounds(tables: Tables, transactions: pl.DataFrame) -> dict[Key, list[AuthRound]]:
@@ -62,7 +62,17 @@ def auth_rounds(tables: Tables, transactions: pl.DataFrame) -> dict[Key, list[Au
             issued.setdefault((challenge.header, challenge.realm), []).append(challenge)
         for header, realm in sorted({*used, *issued}):
             mine, theirs = used.get((header, realm)), tuple(issued.get((header, realm), ()))
-            refused = mine is not None and (bool(theirs) or (status == 403 and method == "REGISTER"))
-            out.setdefault((point, client, user, realm, header), []).append(
-                AuthRound(first, final, server, call_id, at_ns, mine, theirs, refused))
+            before = out.setdefault((point, client, user, realm, header), [])
+            refused = mine is not None and (bool(theirs) or (status == 403 and (
+                method == "REGISTER" or _denied(before[-2:], call_id))))
+            before.append(AuthRound(first, final, server, call_id, at_ns, mine, theirs, refused))
     return out
+
+
+def _denied(rounds: list[AuthRound], call_id: str) -> bool:
+    """Were credentials with the nonce just issued refused in this call, and not called stale (RFC 7616 §3.3)?"""
+    if len(rounds) < 2 or {r.call_id for r in rounds} != {call_id}:
+        return False
+    first, second = rounds
+    return second.refused and second.used is not None and second.used.nonce in {d.nonce for d in first.issued} and \
+        not any(d.stale for d in second.issued)

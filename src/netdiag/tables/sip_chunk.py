@@ -144,7 +144,7 @@ def decode_chunk(tables: Tables, pieces: Pieces, part: slice) -> Chunk:
 
 
 def _log_odd_bytes(tables: Tables, data: U8, begin: I64, stop: I64, packet: I64, some: Mask) -> None:
-    """Notes headers that are no UTF-8 (RFC 3261 §7.1) or hold a NUL, which may only be quoted (§25.1, quoted-pair)."""
+    """Notes headers that are no UTF-8 (RFC 3261 §7) or hold a NUL, which may only be quoted (§25.1, quoted-pair)."""
     heads = {i: data[begin[i] : stop[i]].tobytes() for i in np.flatnonzero(some).tolist()}
     log(tables, "header with a NUL", packet[[i for i, head in heads.items() if b"\0" in head.replace(b"\\\0", b"")]])
     log(tables, "header that is not UTF-8", packet[[i for i, head in heads.items() if not _is_utf8(head)]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import polars as pl
 
@@ -44,10 +45,20 @@ class FirstFragment:
     """Bytes of the message, from the length in its UDP header."""
 
 
+_cache: WeakKeyDictionary[Tables, list[FirstFragment]] = WeakKeyDictionary()
+
+
 def first_fragments(tables: Tables) -> list[FirstFragment]:
-    """SIP messages over UDP whose first fragment was captured and others were not, in order of time."""
+    """SIP messages over UDP whose first fragment was captured and others were not, in order of time; read once."""
     if not tables.datagrams:
         return []
+    found = _cache.get(tables)
+    if found is None:
+        found = _cache[tables] = _read(tables)
+    return found
+
+
+def _read(tables: Tables) -> list[FirstFragment]:
     p = tables.packets
     torn = tables.fragments.filter(~pl.col("complete") & pl.col("has_first") & (pl.col("protocol") == UDP)
                                    & pl.col("missing").fill_null(1).gt(0))

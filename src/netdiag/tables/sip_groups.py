@@ -11,6 +11,8 @@ import polars as pl
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+MIX = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads numbers over 64 bits (2^64 / golden ratio)."""
 
 
 def group_codes(data: pl.DataFrame, columns: Sequence[str]) -> tuple[I64, int]:
@@ -23,6 +25,21 @@ def group_codes(data: pl.DataFrame, columns: Sequence[str]) -> tuple[I64, int]:
         codes[groups.explode().to_numpy()] = np.repeat(
             np.arange(len(groups)), groups.list.len().to_numpy())
     return codes, len(groups)
+
+
+def repeats(data: pl.DataFrame) -> Mask:
+    """Rows that an earlier row equals. Null equals null.
+
+    Hashes choose the rows that may: to compare all of them takes several times the memory of the columns.
+    """
+    mixed = np.zeros(data.height, np.uint64)
+    for column in data.get_columns():
+        mixed = mixed * MIX + column.hash().to_numpy()
+    ordered = np.sort(mixed)
+    rows = np.flatnonzero(np.isin(mixed, ordered[1:][ordered[1:] == ordered[:-1]]))
+    found = np.zeros(data.height, np.bool_)
+    found[rows] = ~data[rows].select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    return found
 
 
 def first_of(codes: I64, count: int, mask: Mask) -> I64:

@@ -29,7 +29,7 @@ class Target:
     """"Contact" or "Record-Route"."""
     uri: str
     kept_flow: bool
-    """The URI asks for the flow of the registration instead (``ob``, RFC 5626 §5; ``alias``, RFC 5923 §4)."""
+    """The URI asks for the flow of the registration instead (``ob``, RFC 5626 §5; ``alias``, Kamailio's nathelper)."""
 
 
 def target(tables: Tables, message: int, sender: str) -> Target | None:
@@ -44,13 +44,22 @@ def target(tables: Tables, message: int, sender: str) -> Target | None:
     hosts = [contact_host(part) for part in route]
     if sender in hosts:
         route = route[len(hosts) - hosts[::-1].index(sender):]
-    contact = next((elements(value)[0] for name, value in fields if name in ("contact", "m") and value), None)
-    if contact is None:
+    named = _contact(fields)
+    if named is None:
         return None
-    chosen, header = (route[0], "Record-Route") if route else (contact, "Contact")
+    chosen, header = (route[0], "Record-Route") if route else (named, "Contact")
     uri = contact_uri(chosen) or ""
     names = {part.partition("=")[0].strip().lower() for part in uri.split(";")[1:]}
     return Target(contact_host(chosen), header, uri, bool(names & {"ob", "alias"}))
+
+
+def contact(tables: Tables, message: int) -> str:
+    """URI of the Contact of a message; "" without one."""
+    return contact_uri(_contact(lines(tables, message)) or "") or ""
+
+
+def _contact(fields: list[tuple[str, str]]) -> str | None:
+    return next((elements(value)[0] for name, value in fields if name in ("contact", "m") and value), None)
 
 
 def unreachable(host: str, source: str) -> bool:

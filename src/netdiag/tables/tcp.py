@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ import polars as pl
 
 from netdiag.decode import tcp_options
 from netdiag.tables import tcp_segments as seg
-from netdiag.tables.flows import address_texts, community_ids
+from netdiag.tables.addresses import endpoint
+from netdiag.tables.flows import BLOCK, address_texts
 from netdiag.tables.packets import ACK, FIN, I64, RST, SYN, Packets
 from netdiag.tables.schema import U8, U16, U32, empty, schema
 
@@ -98,7 +100,11 @@ class Connection:
     """ACKs from either side that cover bytes the capture does not hold (tshark: ``tcp.analysis.ack_lost_segment``)."""
     state: str
     """One of: syn-sent, refused, syn-received, established, closed (FIN both ways), reset, half-closed, midstream."""
-    community_id: str
+
+    @property
+    def ends(self) -> str:
+        """"192.0.2.1:40000 → 198.51.100.2:443", the same at every point between translators."""
+        return f"{endpoint(self.client, self.client_port)} → {endpoint(self.server, self.server_port)}"
 
 
 def build(tables: Tables) -> pl.DataFrame:
@@ -174,7 +180,6 @@ class _Facts:
         out["server"] = mine.select(pl.when("f").then("d").otherwise("s")).to_series()
         out["client_port"] = np.where(sent, p.sport[first], p.dport[first])
         out["server_port"] = np.where(sent, p.dport[first], p.sport[first])
-        out["community_id"] = community_ids(p, first)
 
     def volume(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
         s = self.s
@@ -192,13 +197,12 @@ class _Facts:
         out["midstream"] = (s.flags[s.start] & SYN) == 0
         complete = (s.syn >= 0) & (s.syn_ack >= 0) & (s.handshake_ack >= 0)
         out["established"] = complete | ((s.data[:, 0] > 0) & (s.data[:, 1] > 0))
-        rows = s.row.astype(np.int64)
-        rtt = (p.ts[rows[s.handshake_ack]] - p.ts[rows[s.syn]]) / 1e9
+        rtt = (p.ts[s.row[s.handshake_ack]] - p.ts[s.row[s.syn]]) / 1e9
         out["handshake_rtt_s"] = _nullable(rtt, complete & (rtt >= 0))
         first_syn = self._first(syn_only)
-        out["syn_ttl"] = _nullable(p.ttl[rows[first_syn]], first_syn >= 0)
+        out["syn_ttl"] = _nullable(p.ttl[s.row[first_syn]], first_syn >= 0)
         witness = np.where(s.syn_ack >= 0, s.syn_ack, self._first(~s.client & (s.length > 0)))
-        out["server_ttl"] = _nullable(p.ttl[rows[witness]], witness >= 0)
+        out["server_ttl"] = _nullable(p.ttl[s.row[witness]], witness >= 0)
         for name, entry in (("client", first_syn), ("server", s.syn_ack)):
             self._options(out, name, entry)
 
@@ -252,13 +256,20 @@ class _Facts:
 
     def idle(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
         s = self.s
-        ts = self.packets.ts[s.row]
-        gap = np.zeros(len(ts), np.int64)
-        gap[1:] = ts[1:] - ts[:-1]
-        gap[s.start] = 0
-        longest = np.maximum(np.maximum.reduceat(gap, s.start), 0)
+        longest, entry = np.zeros(self.count, np.int64), np.full(self.count, -1, np.int64)
+        cuts = np.append(np.searchsorted(s.start, np.arange(0, len(s.row), BLOCK)), self.count)
+        for first, behind in pairwise(np.unique(cuts).tolist()):
+            begin = s.start[first]
+            start, end = s.start[first:behind] - begin, s.start[behind - 1] + s.size[behind - 1]
+            ts = self.packets.ts[s.row[begin:end]]
+            gap = np.diff(ts, prepend=ts[:1])
+            gap[start] = 0
+            most = np.maximum.reduceat(gap, start)
+            longest[first:behind] = np.maximum(most, 0)
+            hits = np.flatnonzero((gap > 0) & (gap == np.repeat(most, s.size[first:behind])))[::-1]
+            entry[s.connection[begin + hits]] = begin + hits
         out["max_idle_s"] = longest / 1e9
-        out["idle_before_packet"] = self._row(self._first((gap == longest[s.connection]) & (gap > 0)))
+        out["idle_before_packet"] = self._row(entry)
 
     def state(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> pl.Series:
         s = self.s

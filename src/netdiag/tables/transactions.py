@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 INVITES_PER_ACK = 16
 """INVITE transactions with one Call-ID and CSeq that an ACK is compared with (practice): bounds the join."""
 
-_DIALOG = ["point", "call_id", "cseq"]
+_DIALOG = ["dialog", "cseq"]
+"""Point and Call-ID have one number."""
 _HOP = ["client", "server"]
 
 I64 = npt.NDArray[np.int64]
@@ -32,15 +33,14 @@ def build(tables: Tables) -> pl.DataFrame:
     A transaction is known by topmost branch, CSeq and the two addresses of the hop; without the
     RFC 3261 branch by Call-ID, CSeq and From tag. Messages without Call-ID or CSeq take no part.
     """
-    sip = hop_messages(tables).select(
-        "message", "dialog", "point", "call_id", "cseq", "cseq_method", "method", "status", "key", "branch", "to_tag",
-        "client", "client_port", "server", "server_port", "transport", "ts_ns")
-    acks = sip.filter(pl.col("method") == "ACK").select(
-        "message", *_DIALOG, "key", *_HOP, "client_port", "server_port")
-    data = sip.filter((pl.col("method") != "ACK").fill_null(True) & (pl.col("cseq_method") != "ACK"))
+    sip = hop_messages(tables)
+    acks = sip.select("message", *_DIALOG, "key", *_HOP, "client_port", "server_port").filter(sip["method"] == "ACK")
+    others = (sip["method"] != "ACK").fill_null(True) & (sip["cseq_method"] != "ACK")
+    data = sip.select("message", *_DIALOG, "cseq_method", "method", "status", "key", "to_tag", *_HOP, "transport",
+                      "ts_ns").filter(others)
     if not len(data):
         return empty(Transaction)
-    codes, count = group_codes(data, ["dialog", "cseq", "cseq_method", "key", *_HOP, "transport"])
+    codes, count = group_codes(data, [*_DIALOG, "cseq_method", "key", *_HOP, "transport"])
     request = data["method"].is_not_null().to_numpy()
     codes, count = _join_detours(data, codes, count, request)
 
@@ -62,8 +62,8 @@ def build(tables: Tables) -> pl.DataFrame:
     same &= data["to_tag"].eq_missing(taken(data["to_tag"], decisive)).to_numpy()
     asked_ns = taken(ns, asked)
     delay = (taken(ns, replied) - asked_ns) / 1e9
-    out = data.select("point", "call_id", "cseq", "branch", "client", "client_port", "server", "server_port",
-                      "transport", "key", "cseq_method")[head].with_columns(
+    out = sip.select("dialog", "point", "call_id", "cseq", "branch", "client", "client_port", "server", "server_port",
+                     "transport", "key", "cseq_method")[others.arg_true().to_numpy()[head]].with_columns(
         transaction=pl.int_range(count, dtype=pl.UInt32),
         method=pl.col("cseq_method"),
         to_tag=taken(data["to_tag"], asked),
@@ -118,11 +118,12 @@ def _acks(transactions: pl.DataFrame, acks: pl.DataFrame) -> pl.Series:
 
     An ACK of a non-2xx response shares the branch (§17.1.1.3). An ACK of a 2xx is a request of its
     own (§13.2.2.4) and is given to the transactions of its Call-ID and CSeq number that share most
-    of its hop: an end with port, an end, or at least the direction.
+    of its hop: an end with port, an end, or at least the direction; of these to those that have a 2xx, if any.
     """
     count = len(transactions)
     invites = transactions.filter(pl.col("method") == "INVITE").select(
-        "transaction", *_DIALOG, "key", *_HOP, "client_port", "server_port")
+        "transaction", *_DIALOG, "key", *_HOP, "client_port", "server_port",
+        accepted=pl.col("status").is_between(200, 299).fill_null(False))
     hop = [*_DIALOG, "key", *_HOP]
     direct = acks.join(invites.unique(hop, keep="first", maintain_order=True), on=hop).select("message", "transaction")
     rest = acks.join(direct, on="message", how="anti")
@@ -136,7 +137,7 @@ def _acks(transactions: pl.DataFrame, acks: pl.DataFrame) -> pl.Series:
     )
     near = rest.join(few, on=_DIALOG, suffix="_i").with_columns(level=level).filter(
         (pl.col("level") > 0) & (pl.col("level") == pl.col("level").max().over("message"))
-    ).select("message", "transaction")
+    ).filter(pl.col("accepted") | ~pl.col("accepted").any().over("message")).select("message", "transaction")
     found = pl.concat([direct, near]).sort("transaction", "message")
     return lists(found["transaction"].to_numpy().astype(np.int64), count, found["message"])
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.tables.packets import FIN, RST, SYN
-from netdiag.tables.tcp_segments import ACKED_UNSEEN, connection_segments, segments
+from netdiag.tables.tcp_segments import ACKED_UNSEEN, Segments, connection_segments, segments
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -21,14 +21,30 @@ I64 = npt.NDArray[np.int64]
 def unseen_acks(tables: Tables) -> pl.DataFrame:
     """ACKs that are the first for bytes that the capture never holds: ``connection``, ``flow``, ``packet``, ``ts_ns``.
 
-    Resets are left out: no receiver checks their acknowledgment number (RFC 9293 §3.5.3), so any may be there.
+    Resets are left out: once a connection is up nobody checks their acknowledgment number (RFC 9293 §3.5.3), so any may
+    be there.
     """
     s = segments(tables)
     entry = np.flatnonzero((s.classes & ACKED_UNSEEN) != 0)
-    entry = entry[(s.flags[entry] & RST) == 0]
+    entry = entry[((s.flags[entry] & RST) == 0) & ~_challenged(tables, s, entry)]
     row = s.row[entry]
     p = tables.packets
     return pl.DataFrame({"connection": s.connection[entry], "flow": p.flow[row], "packet": row, "ts_ns": p.ts[row]})
+
+
+def _challenged(tables: Tables, s: Segments, entry: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Of connections where the server's first answer to the SYN is no SYN-ACK: it speaks of an older connection
+    (RFC 5961 §4), in numbers that have nothing to do with those of this one."""
+    connection = s.connection[entry]
+    opened = tables.tcp.select("midstream", "data_client", pl.col("syn_ack_packet").cast(pl.Int64).fill_null(-1))
+    midstream, sent, syn_ack = (opened[name].to_numpy() for name in opened.columns)
+    out = np.zeros(len(tables.tcp), np.bool_)
+    for c in np.unique(connection).tolist():
+        block = s.block(c)
+        answers = s.row[block][~s.client[block]]
+        if not midstream[c] and len(answers):
+            out[c] = answers[0] < syn_ack[c] if syn_ack[c] >= 0 else not sent[c]
+    return out[connection]
 
 
 def data_segments(tables: Tables, connections: list[int]) -> list[int]:
