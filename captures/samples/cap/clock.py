@@ -122,6 +122,28 @@ def near_miss_few_matches_inconclusive():
     return _two_points(_requests(10), lambda at: at + 3600)
 
 
+def near_miss_few_matches():
+    """Condition: few packets that look apart. These 22 look alike, which nobody has to look into."""
+    return _two_points(_requests(10), lambda at: at)
+
+
+def near_miss_another_time_inconclusive():
+    """Condition: the captures overlap in time. Nothing is in both, and by the clocks one was made a day later."""
+    inside = _two_points(_requests(30), lambda at: at)["inside"]
+    outside = _two_points(_requests(10), lambda at: at + 86400)["outside"]
+    for frame in outside:
+        frame["TCP"].seq += 77_000_000
+    return {"inside": inside, "outside": outside}
+
+
+def near_miss_nothing_common():
+    """Condition: something is in both. Two captures of one time that share no packet compare nothing."""
+    points = near_miss_another_time_inconclusive()
+    for frame in points["outside"]:
+        frame.time -= 86400
+    return points
+
+
 def near_miss_satellite():
     """Condition: the offset is longer than a way may be. Queries one way, 0.7 s later: perhaps a satellite."""
     return _queries(lambda at: at + 0.7)

@@ -12,6 +12,7 @@ SILENT = ("203.0.113.10", "203.0.113.20", "203.0.113.30")
 HIT_FRAMES = {
     "hit": [1, 2, 3, 4], "hit_one_host": [1, 2], "hit_two_points": {"filtered": [1, 2], "whole": [2, 4]},
     "hit_behind_a_device": {"after": [1, 2]}, "hit_icmp_passes": [1, 2],
+    "hit_answered": [1],
     "hit_no_icmp": [1, 5, 9], "hit_no_icmp_three_protocols": [1, 5, 7], "hit_one_port": [1, 4],
 }
 
@@ -27,6 +28,14 @@ def _datagram(wire, at, src, dst, number, later, ttl=64):
     for start, end in ((0, 1480), (1480, 2960)) if later else ((0, 1480),):
         header = IP(src=src, dst=dst, id=number, ttl=ttl, proto=17, flags="MF" if end < 2960 else 0, frag=start // 8)
         wire.add(at + start / 1e7, header / Raw(whole[start:end]))
+
+
+def _who_has(wire, at):
+    """An ARP request."""
+    frame = Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
+        hwsrc="02:00:00:00:00:01", psrc=PHONE, pdst="10.20.0.1")
+    frame.time = START + at
+    wire.frames.append(frame)
 
 
 def hit():
@@ -89,6 +98,42 @@ def hit_icmp_passes():
     for i in range(2):
         _datagram(wire, i * 0.5, PHONE, PROXY, 100 + i, False)
     wire.add(1.0, IP(src=PHONE, dst=PROXY) / ICMP(type=8) / Raw(b"ping"))
+    return wire.sorted()
+
+
+def _large_invite(wire):
+    """An INVITE of 2 kB of which the capture holds the first fragment (RFC 791 §3.2)."""
+    dialog = Dialog(wire, PHONE, PROXY)
+    whole = wire.frames[dialog.request(0.0, "INVITE", extra=f"X-Note: {'n' * 2000}\r\n")]
+    wire.frames.clear()
+    wire.add(0.0, IP(src=PHONE, dst=PROXY, proto=17, flags="MF", id=100) / Raw(bytes(whole[IP].payload)[:1480]))
+    return dialog
+
+
+def hit_answered():
+    """One first fragment alone, and its INVITE is answered: the receiver had the other one, which the file lacks."""
+    wire = Wire()
+    dialog = _large_invite(wire)
+    dialog.response(0.1, 180, "Ringing")
+    dialog.response(0.5, 486, "Busy Here")
+    dialog.request(0.51, "ACK", to_tag=True, new_branch=False)
+    return wire.sorted()
+
+
+def near_miss_another_answered():
+    """Condition: the response is to what began so. The small message that followed is answered, the INVITE is not."""
+    wire = Wire()
+    dialog = _large_invite(wire)
+    dialog.request(0.5, "OPTIONS", cseq=2)
+    dialog.response(0.6, 200, "OK", "OPTIONS", cseq=2)
+    return wire.sorted()
+
+
+def near_miss_answered_with_arp():
+    """Condition: nothing but what has ports. With ARP in the file, no filter on ports kept the fragment out."""
+    wire = Wire()
+    _large_invite(wire).response(0.1, 180, "Ringing")
+    _who_has(wire, 1.0)
     return wire.sorted()
 
 
@@ -155,10 +200,7 @@ def near_miss_icmp():
 def near_miss_arp():
     """Condition: nothing but TCP and UDP. ARP would not have passed a filter on ports either."""
     wire = _silence()
-    frame = Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / ARP(
-        hwsrc="02:00:00:00:00:01", psrc=PHONE, pdst="10.20.0.1")
-    frame.time = START + 50.0
-    wire.frames.append(frame)
+    _who_has(wire, 50.0)
     return wire.sorted()
 
 

@@ -109,6 +109,21 @@ def near_miss_reset():
     return wire.sorted()
 
 
+def near_miss_challenge():
+    """Condition: no answer to a SYN but its SYN-ACK. A server that still has the old connection tells its number."""
+    wire = Wire()
+    Connection(wire, CLIENT, 40000, SERVER, 443).open(0.0)
+    again = Connection(wire, CLIENT, 40000, SERVER, 443, cseq=900_000, sseq=700_000)
+    again.syn(30.0)
+    again.segment(30.02, False, "A", seq=5001, ack=1001)
+    again.segment(30.0201, True, "R", seq=1001)
+    again.syn(31.0, again=True)
+    again.segment(31.02, False, "SA", options=again.options)
+    again.segment(31.0201, True, "A")
+    again.data(31.1, True, b"request")
+    return wire.sorted()
+
+
 def near_miss_share():
     """Condition: 0.05 % of the data segments. One of 2001 is less."""
     wire = Wire()

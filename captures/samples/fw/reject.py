@@ -9,7 +9,8 @@ CLIENT6, SERVER6, FILTER6 = "2001:db8:20::15", "2001:db8:51::20", "2001:db8:71::
 
 HIT_FRAMES = {"hit": [5, 6], "hit_closed_port": [5, 6], "hit_other_initial_ttl": [5, 6], "hit_alone": [1, 2],
               "hit_prohibited": [1, 2, 3, 4], "hit_port_unreachable": [1, 2], "hit_host_unreachable": [1, 2],
-              "hit_prohibited_udp": [3], "hit_ipv6": [1, 2], "hit_keeps_failing": [1, 2, 3, 4, 5, 6]}
+              "hit_prohibited_udp": [3], "hit_ipv6": [1, 2], "hit_keeps_failing": [1, 2, 3, 4, 5, 6],
+              "hit_everywhere": list(range(1, 41))}
 
 
 def _genuine(wire: Wire, at: float = 0.0, ttl: int = 57) -> None:
@@ -116,6 +117,20 @@ def hit_keeps_failing():
     for n in range(3):
         _refused(wire, n * 1.0, ttl=57, cport=40000 + 2 * n)
     Connection(wire, CLIENT, 40010, SERVER, 5061).open(9.0)
+    return wire.sorted()
+
+
+def _many(wire: Wire, port: int = 25) -> None:
+    for n in range(21):
+        conn = Connection(wire, CLIENT, 40000 + n, f"198.51.100.{100 + n}", port)
+        conn.syn(n * 0.01)
+        conn.segment(n * 0.01 + 0.002, False, "RA", seq=0, ttl=62, window=0)
+
+
+def hit_everywhere():
+    """One port of 21 hosts refuses, once each: one finding, with the frames of the first twenty."""
+    wire = Wire()
+    _many(wire)
     return wire.sorted()
 
 

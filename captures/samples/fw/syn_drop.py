@@ -2,12 +2,18 @@
 
 from itertools import count
 
-from _craft.network import Connection, Wire
+from _craft.network import Connection, Wire, ip
+from scapy.layers.inet import ICMP
 
-CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
+CLIENT, SERVER, PUBLIC = "10.20.0.15", "198.51.100.20", "203.0.113.9"
 BACKOFF = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0)  # RFC 6298 §5 (5.5)
 
-HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9], "hit_two_points": {"inside": [4, 5, 6, 7, 8, 9]}}
+HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9], "hit_two_points": {"inside": [4, 5, 6, 7, 8, 9]},
+              "hit_pings": [1, 2, 3, 6, 9, 10], "hit_prohibited_to_others": [1, 3, 5, 7],
+              "hit_silent_host": list(range(1, 13)), "hit_gone": [8, 9, 10, 11, 12, 13],
+              "hit_translated": {"inside": [4, 5, 6, 7, 8, 9]},
+              "hit_everywhere": [*range(1, 11), *range(22, 32), *range(43, 53), *range(64, 74)]}
+ALSO = ("FW-REJECT",)  # in hit_prohibited_to_others the filter refuses one client aloud
 
 
 def _neighbour(wire: Wire, at: float = 0.2) -> None:
@@ -25,6 +31,75 @@ def hit():
         conn.syn(at, again=i > 0)
     _neighbour(wire)
     return wire.sorted()
+
+
+def hit_pings():
+    """No other port was tried, but the host answers pings meanwhile."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF):
+        conn.syn(at, again=i > 0)
+    for i, at in enumerate((5.0, 12.0)):
+        wire.add(at, ip(CLIENT, SERVER) / ICMP(type=8, id=7, seq=i))
+        wire.add(at + 0.02, ip(SERVER, CLIENT, 57) / ICMP(type=0, id=7, seq=i))
+    return wire.sorted()
+
+
+def hit_prohibited_to_others():
+    """A filter on the way answers one client by ICMP; it says nothing to the other one, whose SYNs vanish."""
+    wire = Wire()
+    loud, quiet = (Connection(wire, client, 40000, SERVER, 5061) for client in ("10.20.0.16", CLIENT))
+    for i, at in enumerate(BACKOFF[:4]):
+        quiet.syn(at, again=i > 0)
+        number = loud.syn(at + 0.1, again=i > 0)
+    wire.icmp_error(7.102, "203.0.113.1", wire.frames[number], type=3, code=13)
+    return wire.sorted()
+
+
+def hit_everywhere():
+    """One port of 21 hosts is silent: one finding, with the frames of the first ten."""
+    wire = Wire()
+    for n in range(21):
+        conn = Connection(wire, CLIENT, 40000 + n, f"198.51.100.{100 + n}", 25)
+        for i, at in enumerate(BACKOFF[:4]):
+            conn.syn(at + n * 0.01, again=i > 0)
+    return wire.sorted()
+
+
+def hit_silent_host():
+    """Three ports of a host are tried, and nothing at all is heard of it: one finding, and it may be down."""
+    wire = Wire()
+    for number, port in enumerate((22, 443, 5061)):
+        conn = Connection(wire, CLIENT, 40000 + number, SERVER, port)
+        for i, at in enumerate(BACKOFF[:4]):
+            conn.syn(at + number * 10.0, again=i > 0)
+    return wire.sorted()
+
+
+def hit_gone():
+    """The port answered a minute before; since then nothing is heard of the host."""
+    wire = Wire()
+    before = Connection(wire, CLIENT, 39999, SERVER, 5061)
+    before.open(0.0)
+    before.data(0.1, True, b"hello")
+    before.data(0.2, False, b"hello")
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF):
+        conn.syn(at + 60.0, again=i > 0)
+    return wire.sorted()
+
+
+def hit_translated():
+    """The filter also translates: outside, SYNs to the other port appear before and after, and none of these."""
+    inside, outside = Wire(), Wire()
+    conn = Connection(inside, CLIENT, 40000, SERVER, 5061)
+    for i, at in enumerate(BACKOFF):
+        conn.syn(at + 0.5, again=i > 0)
+    for wire, client, later in ((inside, CLIENT, 0.0), (outside, PUBLIC, 0.0005)):
+        for number, at in enumerate((0.2, 35.0)):
+            other = Connection(wire, client, 40001 + number, SERVER, 443, cseq=70_000 + number)
+            other.open(at + later)
+    return {"inside": inside.sorted(), "outside": outside.sorted()}
 
 
 def near_miss_two_syns():

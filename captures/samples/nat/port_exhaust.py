@@ -9,7 +9,9 @@ PORTS = 8
 TRIES = (0.0, 1.0, 3.0)
 
 HIT_FRAMES = {"hit": [25, 26, 27, 31, 32, 33, 36, 37, 38], "hit_lingering": [25, 26, 30, 31, 34, 35, 39, 40, 41],
-              "hit_two_points": {"inside": [25, 26, 27, 31, 32, 33, 36, 37, 38]}}
+              "hit_two_points": {"inside": [25, 26, 27, 31, 32, 33, 36, 37, 38]},
+              "hit_race": [*range(25, 32), *range(35, 42), *range(44, 51), 54, 58],
+              "hit_tried_again": {"inside": [25, 26, 27, 31, 32, 33, 36, 37, 38, 39, 40]}}
 
 
 def _open(wire: Wire, at: float, number: int, client: str = CLIENT, server: str = SERVER) -> Connection:
@@ -66,6 +68,35 @@ def hit_lingering():
 def hit_two_points():
     """Outside, translated to one address, all SYNs appear but those that fail."""
     return {"inside": _story(Wire()), "outside": _story(Wire(), client=PUBLIC, later=0.0005, fails=False)}
+
+
+def hit_race():
+    """One of 23 SYNs is lost below the limit: the translator had not yet seen the end of the connection that closed."""
+    wire = Wire()
+    _story(wire, failed=7)
+    _lost(wire, 20.022, 80, tries=(0.0, 1.0))
+    return wire.sorted()
+
+
+def _tried_again(wire: Wire, at: float, client: str = CLIENT, lost: bool = True) -> None:
+    """A connection whose third SYN finds the port that another one left at 20 s."""
+    conn = Connection(wire, client, 40081, SERVER, 443, cseq=8_200_000)
+    conn.cseq += 1
+    if lost:
+        conn.syn(at + 18.0, again=True)
+        conn.syn(at + 19.0, again=True)
+    conn.syn(at + 20.5, again=True)
+    conn.segment(at + 20.52, False, "SA", options=conn.options)
+    conn.segment(at + 20.5201, True, "A")
+
+
+def hit_tried_again():
+    """A SYN that left at the third try bears the number of the two that did not."""
+    inside, outside = Wire(), Wire()
+    for wire, later, client in ((inside, 0.0, CLIENT), (outside, 0.0005, PUBLIC)):
+        _tried_again(wire, later, client, wire is inside)
+        _story(wire, client=client, later=later, fails=wire is inside, again=False)
+    return {"inside": inside.sorted(), "outside": outside.sorted()}
 
 
 def near_miss_leaves():

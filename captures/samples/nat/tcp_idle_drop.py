@@ -220,6 +220,30 @@ def near_miss_path_down():
     return wire.sorted()
 
 
+def near_miss_gone_for_good():
+    """Condition: other connections of the hosts work. A new one fails soon afterwards, and nothing is heard again."""
+    wire = Wire()
+    conn = _pooled(wire)
+    _resend(conn, 350.12)
+    other = Connection(wire, CLIENT, 40001, SERVER, 8080)
+    for i, at in enumerate((354.0, 355.0, 357.0)):
+        other.syn(at, again=i > 0)
+    return wire.sorted()
+
+
+def near_miss_all_stop():
+    """Condition: the path is alive. A connection with a request each 10 s dies at the same time: an outage."""
+    wire = Wire()
+    conn = _pooled(wire)
+    busy = Connection(wire, CLIENT, 40001, SERVER, 8080)
+    busy.open(0.05)
+    for tick in range(1, 36):
+        busy.data(tick * 10.0, True, b"tick")
+    _resend(conn, 352.0)
+    _resend(busy, 360.01, (0.0, 0.2, 0.6, 1.4, 3.0))
+    return wire.sorted()
+
+
 def near_miss_keepalive_answered():
     """Condition: a rest. Keep-alives each minute were answered."""
     wire = Wire()

@@ -7,7 +7,7 @@ NAT, INSIDE, REGISTRAR = "203.0.113.66", "10.30.0.21", "198.51.100.20"
 INSTANCE = "00000000-0000-4000-8000-000000000100"
 CONTACT = "100@10.30.0.21:5060"
 
-HIT_FRAMES = {"hit": [1, 3, 4, 5], "hit_two_clients": [3, 5, 7, 8, 9, 10, 11, 13],
+HIT_FRAMES = {"hit": [1, 3, 4, 5], "hit_another_moves": [1, 5, 6, 7], "hit_two_clients": [3, 5, 7, 8, 9, 10, 11, 13],
               "hit_two_points": {"inside": [1, 3], "outside": [1, 3, 4, 5]}}
 
 
@@ -43,6 +43,18 @@ def hit_two_clients():
     _ping(wire, 91.0, 40100, 2)
     _register(wire, 120.0, 39767, 3)
     _register(wire, 121.0, 40200, 2, aor="sip:101@pbx.example", contact="101@10.30.0.22:5060", call_id="reg2@a.example")
+    return wire.sorted()
+
+
+def hit_another_moves():
+    """A second client behind the NAT moves after its silence too; nothing was sent to it meanwhile."""
+    wire = Wire()
+    second = {"aor": "sip:101@pbx.example", "contact": "101@10.30.0.22:5060", "call_id": "reg2@a.example"}
+    _register(wire, 0.0, 33504, 1)
+    _register(wire, 1.0, 40100, 1, **second)
+    _ping(wire, 70.0)
+    _register(wire, 120.0, 39767, 2)
+    _register(wire, 121.0, 40200, 2, **second)
     return wire.sorted()
 
 

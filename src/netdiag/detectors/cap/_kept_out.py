@@ -13,6 +13,7 @@ from netdiag.tables import Tables
 from netdiag.tables.capture_filters import Kind
 from netdiag.tables.packets import FIRST_FRAGMENT, FRAGMENT, I64, IPV6, REASSEMBLED, Packets
 from netdiag.tables.quality import beyond_ports
+from netdiag.tables.sip_fragments import first_fragments
 
 CITED = 5
 """First fragments, and later ones elsewhere, that are cited (practice)."""
@@ -37,7 +38,10 @@ class Sign:
 
 def fragments(tables: Tables, q: dict[str, int | str], settings: dict[str, float]) -> Sign | None:
     """First fragments, and not one later fragment of anybody."""
-    if int(q["first_fragments"]) < settings["first_fragments"] or q["later_fragments"]:
+    if not q["first_fragments"] or q["later_fragments"]:
+        return None
+    answered = _answered(tables, str(q["point"]))
+    if int(q["first_fragments"]) < settings["first_fragments"] and not answered:
         return None
     p = tables.packets
     rows = np.flatnonzero((p.flags & (FRAGMENT | REASSEMBLED)) != 0)
@@ -47,8 +51,10 @@ def fragments(tables: Tables, q: dict[str, int | str], settings: dict[str, float
     if len(first) < here.sum():
         return None
     hosts = len(np.unique(p.src[first].astype(np.int64) << 1 | ((p.flags[first] & IPV6) != 0)))
-    reasons = [f"{len(first)} first fragments from {hosts} {'host' if hosts == 1 else 'hosts'}, and no later fragment"]
-    confidence = Confidence.PROBABLE if hosts > 1 else Confidence.SUSPECTED
+    reasons = [f"{number_of(len(first), 'first fragments')} from {number_of(hosts, 'hosts')}, and no later fragment"]
+    confidence = Confidence.PROBABLE if hosts > 1 or answered else Confidence.SUSPECTED
+    if answered:
+        reasons.append(f"{number_of(answered, 'messages')} that began so got a response: the receiver had all of it")
     passed = _passed(p, first[:COMPARED], rows[~here & ((p.flags[rows] & FIRST_FRAGMENT) == 0)])
     if not passed and beyond_ports(tables, str(q["point"])):
         return None
@@ -59,7 +65,17 @@ def fragments(tables: Tables, q: dict[str, int | str], settings: dict[str, float
     return Sign(confidence, Kind.LATER_FRAGMENT.value, tuple(reasons), cited, (), (
         Alternative("a device drops all fragments before they reach this point", "no later fragment is here",
                     "they are at the other point" if passed else
-                    f"those of {hosts} hosts are missing alike" if hosts > 1 else "nothing here"),))
+                    "the receiver had them; only another way, or a loss in the capture, would explain it"
+                    if answered else f"those of {hosts} hosts are missing alike" if hosts > 1 else "nothing here"),))
+
+
+def _answered(tables: Tables, name: str) -> int:
+    """SIP requests with their first fragment alone here, and a response: a datagram reaches SIP whole or not at all."""
+    said = tables.sip.filter((pl.col("point") == name) & pl.col("status").is_not_null())
+    if not said.height:
+        return 0
+    torn = {(f.call_id, f.cseq, f.branch) for f in first_fragments(tables) if f.point == name and f.method}
+    return len(torn & set(said.select("call_id", pl.format("{} {}", "cseq", "cseq_method"), "branch").iter_rows()))
 
 
 def _passed(p: Packets, first: I64, later: I64) -> list[int]:
@@ -114,8 +130,7 @@ def media(tables: Tables, name: str, settings: dict[str, float]) -> Sign | None:
     if not calls.height:
         return None
     flows = tables.flows.filter(here & ((pl.col("a_port") > 0) | (pl.col("b_port") > 0)))
-    sip = tables.sip.filter(here).row(0, named=True)
-    for port in (sip["destination_port"], sip["source_port"]):
+    for port in tables.sip.select("point", "destination_port", "source_port").filter(here).row(0)[1:]:
         if flows.select(((pl.col("a_port") == port) | (pl.col("b_port") == port)).all()).item():
             break
     else:
@@ -126,8 +141,8 @@ def media(tables: Tables, name: str, settings: dict[str, float]) -> Sign | None:
     lines = lines.filter(pl.col("call").is_in(both.implode()))
     if not lines.height:
         return None
-    touched = tables.sip.filter(pl.col("message").is_in(
-        calls.filter(pl.col("call").is_in(both.implode()))["messages"].explode().implode()))["flow"].unique().to_list()
+    told = calls.filter(pl.col("call").is_in(both.implode()))["messages"].explode()
+    touched = tables.sip["flow"].gather(told).unique().to_list()
     return Sign(Confidence.SUSPECTED, "media", (
         f"all packets are to or from port {port}; {number_of(len(both), 'answered calls')} of {settings['media_s']:g} "
         f"s or more announced media on other ports, such as {lines['address'][0]}:{lines['port'][0]}",),

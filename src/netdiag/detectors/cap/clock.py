@@ -14,7 +14,8 @@ that are told apart by their hops and agree (confirmed). For a step back: flows 
 Where the shortest way there and back comes out below nothing, offset and drift do not describe the clocks (suspected).
 
 **What looks alike and is not it.** Packets out of order in the file (several interfaces or queues, files joined in
-the wrong order): their sequence numbers go back with the time. A jump ahead alone: silence. One sender of reports
+the wrong order): their sequence numbers go back with the time. Points that have few packets in common and whose clocks
+look alike, or none: nothing is compared by time then. A jump ahead alone: silence. One sender of reports
 whose clock is off, or that sends 0 for want of one. A queue that grows delays one direction only.
 """
 
@@ -23,6 +24,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+import polars as pl
 
 from netdiag.model import (
     Alternative,
@@ -92,9 +95,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     notes = []
     if disorder := sum(grade is None for _, grade in steps):
         notes.append(f"packets are out of order in the file (places: {disorder}); `reordercap IN OUT` sorts them")
-    alone = _alone(tables, clocks.pairs, settings["matches"])
-    if alone:
+    alone = _alone(tables, clocks.pairs, settings)
+    if any(alone.values()):
         return inconclusive("; ".join([*alone, *notes]), PATTERN.next_capture)
+    notes += alone
     notes += [_agreement(pair) for pair in clocks.pairs if pair.matched >= settings["matches"]]
     if not disorder:
         notes.append("time never goes back by more than 1 ms")
@@ -103,20 +107,29 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     return clear("; ".join(notes))
 
 
-def _alone(tables: Tables, pairs: tuple[ClockPair, ...], matches: float) -> list[str]:
-    """What is known of the points whose clock could be compared with that of no other."""
+def _alone(tables: Tables, pairs: tuple[ClockPair, ...], settings: dict[str, float]) -> dict[str, bool]:
+    """What is known of the points whose clock could be compared with that of no other, and whether it looks wrong.
+
+    Where points have no packet in common, nothing is told from comparing their times.
+    """
+    matches = settings["matches"]
     compared = {name for pair in pairs if pair.matched >= matches for name in (pair.a, pair.b)}
-    out: dict[str, None] = {}
-    for name in tables.quality["point"] if len(tables.points) > 1 else ():
+    out: dict[str, bool] = {}
+    for name, first, last in tables.quality.select("point", "first_ns", "last_ns").iter_rows() \
+            if len(tables.points) > 1 else ():
         best = max((pair for pair in pairs if name in (pair.a, pair.b)), key=lambda pair: pair.matched, default=None)
         if name in compared:
             continue
         if best is None or not best.matched:
-            out[f"no packet of {name} was recognised at another point"] = None
+            others = tables.quality.filter(pl.col("point") != name)
+            apart = others.filter((pl.col("first_ns") <= last) & (pl.col("last_ns") >= first)).is_empty()
+            out[f"no packet of {name} was recognised at another point"
+                + (", and by its clock it was captured at another time" if apart else "")] = apart
         else:
             out[f"{number_of(best.matched, 'packets')} recognised at {best.a} and {best.b}, {matches:.0f} needed to "
-                f"compare their clocks (they look {best.offset_ns / 1e6:+.1f} ms apart)"] = None
-    return list(out)
+                f"compare their clocks (by these {best.low_ns / 1e6:+.1f} to {best.high_ns / 1e6:+.1f} ms apart)"] = (
+                    max(best.low_ns, -best.high_ns) > settings["offset_ms"] * 1e6)
+    return out
 
 
 def _agreement(pair: ClockPair) -> str:

@@ -58,7 +58,6 @@ PATTERN = Pattern(
     settings=(Setting("share", 30, "%", "practice: packets of a point with a copy"),
               Setting("min_doubled", 10, "packets", "practice: fewer are chance"),
               Setting("steady_ms", 1, "ms", "practice: change of the delay between packet and copy")),
-    caps=("absence",),
 )
 
 SHOWN = 3
@@ -144,7 +143,7 @@ def _kind(p: Packets, row: I64, of: I64, kind: np.ndarray[tuple[int], np.dtype[n
 
 def _throughout(p: Packets, name: str, tables: Tables, row: I64, of: I64, settings: dict[str, float]) -> bool:
     """Both halves of the file have their share of copies, and the delay is the same in both."""
-    mine = np.flatnonzero(p.points(np.arange(p.n)) == tables.points.index(name))
+    mine = np.flatnonzero(p.files.all_points() == tables.points.index(name))
     middle = int(mine[len(mine) // 2])
     wait, late = p.ts[row] - p.ts[of], of >= middle
     for half, packets in ((~late, middle - mine[0]), (late, mine[-1] + 1 - middle)):

@@ -8,7 +8,8 @@ fragment; five minutes of unanswered packets to several hosts, and nothing but T
 number in all that was captured. Findings that rest on absence are capped.
 
 **What lifts the suspicion.** A stored filter that is read and keeps such packets out, or a later fragment at another
-point whose hop count says that it passed this one (confirmed). Missing later fragments of two or more hosts (probable).
+point whose hop count says that it passed this one (confirmed). Missing later fragments of two or more hosts, or of a
+SIP message that got its response, so that its receiver had all of it (probable).
 
 **What looks alike and is not it.** Later fragments of some hosts are there: fragments are lost on the way
 (IP-FRAG-LOST). A filter that only leaves out what it names (``not port 22``), or only chooses hosts: their ICMP errors
@@ -40,7 +41,7 @@ PATTERN = Pattern(
     title="The capture filter kept evidence out",
     severity=Severity.INFO,
     cases=("oversized-invite-over-udp",),
-    needs=("quality", "packets", "flows", "tcp", "lookups", "transactions", "sip", "calls", "media"),
+    needs=("quality", "packets", "flows", "fragments", "tcp", "lookups", "transactions", "sip", "calls", "media"),
     references=(Reference("pcap-filter(7)"), Reference("RFC 791 §3.2"), Reference("RFC 792"),
                 Reference("RFC 3264 §5.1")),
     filter="ip.flags.mf == 1 || ip.frag_offset > 0 || ipv6.fraghdr || (tcp.flags.syn == 1 && tcp.flags.ack == 0) "

@@ -15,11 +15,9 @@ its pair (RFC 8445 §8.1.1): there it begins.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-
 import polars as pl
 
+from netdiag.detectors.cap._accounts import accounts
 from netdiag.model import (
     Confidence,
     Detection,
@@ -53,11 +51,6 @@ PATTERN = Pattern(
     caps=("absence",),
 )
 
-DETAILED = 30
-"""Flows of one point whose frames are cited (practice)."""
-_Flow = tuple[int, int, str]
-"""Flow id, first packet row, what it is."""
-
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Flows whose start is not in the capture; one group for each point."""
@@ -66,52 +59,46 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return not_applicable("no flow is in this capture")
     window = int(settings["start_window_s"] * 1e9)
     early = {point: first + window for point, first in tables.quality.select("point", "first_ns").iter_rows()}
-    begun: dict[int, _Flow] = {}
-    for flow in (*_tcp(tables, early), *_sip(tables), *_rtp(tables, early)):
-        begun.setdefault(flow[0], flow)
-    if not begun:
+    begun = pl.concat([_tcp(tables, early), _sip(tables), _rtp(tables, early)]).unique(
+        "flow", keep="first", maintain_order=True)
+    if not begun.height:
         return clear(f"{number_of(flows.height, 'flows')}: all begin inside the capture, as far as they show it")
-    cited: Counter[str] = Counter()
+    met = flows.select("flow", "point", "a", "a_port", "b", "b_port", "first_ns", "last_ns").join(
+        begun, on="flow", maintain_order="left")
     occurrences = []
-    for f in flows.filter(pl.col("flow").is_in(list(begun))).iter_rows(named=True):
-        _, packet, what = begun[f["flow"]]
-        point = f["point"]
-        where = f" at {point}" if len(tables.points) > 1 else ""
-        cited[point] += 1
+    for f, meant in accounts(met):
+        where = f" at {f['point']}" if len(tables.points) > 1 else ""
         occurrences.append(Occurrence(
-            subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(point,),
-            summary=f"The beginning of a flow between {f['a']} and {f['b']} is not in the capture{where}: {what}.",
-            confidence=Confidence.CONFIRMED, reasons=(what,),
-            evidence=tables.evidence([packet], {"source.ip": f["a"], "destination.ip": f["b"]})
-            if cited[point] <= DETAILED else (),
-            scope={"capture.point": point}, flows=(f["flow"],), start_ns=f["first_ns"], end_ns=f["last_ns"]))
+            subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(f["point"],),
+            summary=f"The beginning of a flow between {f['a']} and {f['b']} is not in the capture{where}: {f['what']}.",
+            confidence=Confidence.CONFIRMED, reasons=(f["what"],),
+            evidence=tables.evidence([f["packet"]], {"source.ip": f["a"], "destination.ip": f["b"]}),
+            scope={"capture.point": f["point"]}, **meant))
     examined: dict[tuple[str, ...], int] = {
         (point,): count for point, count in flows.group_by("point").len().iter_rows()}
     return found(occurrences, examined=examined)
 
 
-def _tcp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
+def _tcp(tables: Tables, early: dict[str, int]) -> pl.DataFrame:
     """Connections without SYN, unless late and met by resets or silence only."""
     resets = pl.col("rst_packets").list.len()
     unmet = ((pl.col("packets_server") == 0) | (pl.col("packets_client") == 0)
              | (pl.col("rst_by_server") & (pl.col("packets_server") <= resets))
              | (pl.col("rst_by_client") & (pl.col("packets_client") <= resets)))
     late = pl.col("first_ns") > pl.col("point").replace_strict(early, return_dtype=pl.Int64)
-    for flow, packet in tables.tcp.filter(pl.col("midstream") & ~(late & unmet)).select(
-            "flow", "first_packet").iter_rows():
-        yield flow, packet, "its first packet is no SYN"
+    return tables.tcp.filter(pl.col("midstream") & ~(late & unmet)).select(
+        "flow", packet="first_packet", what=pl.lit("its first packet is no SYN"))
 
 
-def _sip(tables: Tables) -> Iterator[_Flow]:
+def _sip(tables: Tables) -> pl.DataFrame:
     """Dialogs of which the first message is a request with To tag."""
     calls = tables.calls.filter("midstream").select(message=pl.col("messages").list.first())
-    first = calls.join(tables.sip.select("message", "flow", "packet", "method", "to_tag"), on="message").filter(
-        pl.col("method").is_not_null() & pl.col("to_tag").is_not_null())
-    for flow, packet, method in first.select("flow", "packet", "method").iter_rows():
-        yield flow, packet, f"its first message is {method} inside a dialog"
+    first = calls.join(tables.sip.select("message", "flow", "packet", "method", "to_tag"), on="message",
+                       maintain_order="left").filter(pl.col("method").is_not_null() & pl.col("to_tag").is_not_null())
+    return first.select("flow", "packet", what=pl.format("its first message is {} inside a dialog", "method"))
 
 
-def _rtp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
+def _rtp(tables: Tables, early: dict[str, int]) -> pl.DataFrame:
     """Media without signalling that is there from the start, and no nomination by ICE before it."""
     start = pl.col("point").replace_strict(early, return_dtype=pl.Int64)
     some = tables.rtp.filter(pl.col("heuristic") & (pl.col("first_ns") <= start)).select(
@@ -119,5 +106,4 @@ def _rtp(tables: Tables, early: dict[str, int]) -> Iterator[_Flow]:
     begins = tables.checks.filter("nominated").group_by("flow").agg(begin_ns=pl.col("first_ns").min())
     some = some.join(begins, on="flow", how="left", maintain_order="left").filter(
         ~(pl.col("begin_ns") < pl.col("first_ns")).fill_null(False))
-    for flow, packet in some.select("flow", "first_packet").iter_rows():
-        yield flow, packet, "media flows from the start, and no SDP names it"
+    return some.select("flow", packet="first_packet", what=pl.lit("media flows from the start, and no SDP names it"))

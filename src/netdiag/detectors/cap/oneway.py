@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from netdiag.detectors.cap._accounts import accounts
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -37,7 +38,7 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import EVIDENCE_FRAMES, Tables
+from netdiag.tables import Tables
 from netdiag.tables.packets import ACK
 from netdiag.tables.tcp_segments import connection_segments
 
@@ -56,9 +57,6 @@ PATTERN = Pattern(
     settings=(Setting("min_packets", 5, "packets", "practice: fewer packets of a flow say little"),),
     caps=("absence",),
 )
-
-DETAILED = 10
-"""Flows of one point whose frames are cited (practice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +82,20 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return clear(f"{number_of(flows.height, 'flows')} with {least:.0f} packets or more; none goes one way only "
                      "while its sender is answered")
     both = _whole_elsewhere(tables, flows, alone.filter(pl.col("flow").is_in(list(signs))))
-    occurrences, cited = [], dict.fromkeys(tables.points, 0)
-    for f in alone.filter(pl.col("flow").is_in(list(signs))).iter_rows(named=True):
+    occurrences = []
+    shown = alone.filter(pl.col("flow").is_in(list(signs)))
+    for f, meant in accounts(shown.sort(~pl.col("flow").is_in(list(both)), maintain_order=True)):
         sign, point = signs[f["flow"]], f["point"]
         count = f["packets_ab"] + f["packets_ba"]
         reasons = [f"{count} packets one way and none the other", sign.what]
         if f["flow"] in both:
             reasons.append(f"{both[f['flow']]} has both directions of it")
-        cited[point] += 1
         occurrences.append(Occurrence(
             subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(point,),
             summary=f"At {point} only packets from {f['a']} to {f['b']} are seen, {count} of them, but {sign.what}.",
             confidence=Confidence.CONFIRMED if f["flow"] in both else Confidence.PROBABLE, reasons=tuple(reasons),
-            evidence=tables.evidence(sign.packets, {"source.ip": f["a"], "destination.ip": f["b"], "packets": count})
-            if cited[point] <= min(DETAILED, EVIDENCE_FRAMES) else (),
-            scope={"capture.point": point}, flows=(f["flow"],), keys=frozenset({f"host:{f['b']}"}),
-            start_ns=f["first_ns"], end_ns=f["last_ns"],
+            evidence=tables.evidence(sign.packets, {"source.ip": f["a"], "destination.ip": f["b"], "packets": count}),
+            scope={"capture.point": point}, keys=frozenset({f"host:{f['b']}"}), **meant,
             alternatives=(Alternative("answers take another way by design (direct server return)",
                                       "it looks the same here", "nothing here"),)))
     examined: dict[tuple[str, ...], int] = {
@@ -121,9 +117,11 @@ def _tcp(tables: Tables, alone: pl.DataFrame) -> Iterator[_Sign]:
 
 def _sip(tables: Tables, alone: pl.DataFrame) -> Iterator[_Sign]:
     """Dialogs that go on without a response, and responses without a request."""
-    messages = tables.sip.filter(pl.col("call_id").is_not_null()).with_columns(
-        request=pl.col("method").is_not_null()).select(
-            "point", "call_id", "flow", "packet", "method", "to_tag", "request")
+    messages = tables.sip.select(
+        "point", "call_id", "flow", "packet", "method", "to_tag", request=pl.col("method").is_not_null())
+    in_calls = messages["call_id"].is_not_null()
+    if not in_calls.all():
+        messages = messages.filter(in_calls)
     call = ["point", "call_id"]
     tagged = (pl.col("method") == "ACK") & pl.col("to_tag").is_not_null()
     asked = (pl.col("method") == "INVITE") & pl.col("to_tag").is_null()

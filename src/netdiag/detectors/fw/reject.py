@@ -15,13 +15,15 @@ Host unreachable is the word of a router that found no way or no neighbour (prob
 at the same distance. A reset whose acknowledgment number is another one belongs to an old connection (TCP-HALF-OPEN),
 a reset after the handshake to the application or the path (TCP-RST-CLOSE, FW-RST-INJECT). Port unreachable about UDP
 is a closed port. One or two refusals followed by success are a restart. A client that tries more than twenty ports of
-one host is a scanner. A load balancer without a healthy member refuses too: then the address is its own.
+one host is a scanner; refusals at one port of more than twenty hosts, and success nowhere, are told as one. A load
+balancer without a healthy member refuses too: then the address is its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -40,7 +42,8 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
-from netdiag.tables.destinations import by_destination, port_sweeps, without_sweeps
+from netdiag.tables.addresses import endpoint
+from netdiag.tables.destinations import by_destination, port_sweeps, wide, without_sweeps
 from netdiag.tables.packets import TCP, UDP
 from netdiag.tables.schema import rows
 from netdiag.tables.speakers import foreign, genuine_ttls, hops
@@ -71,6 +74,9 @@ FILTERED6, UNREACHED6 = (1, 4, 5, 6), (0, 3)
 """Codes of ICMPv6 type 1: prohibited, port, policy, reject route; no route and address unreachable (RFC 4443 §3.1)."""
 PORT4, PORT6 = 3, 4
 """The host's own words about UDP, a filter's about TCP."""
+_ENDS = ("client", "server", "server_port")
+Wide = dict[tuple[str, int], tuple[int, int]]
+"""As ``destinations.wide`` gives it."""
 DETAILED = 200
 """Refusals of one kind that are described closely; the others of a flood are counted (practice)."""
 
@@ -82,7 +88,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not started.height and not errors.height:
         return not_applicable("no TCP connection starts in this capture, and no ICMP error about a flow is in it")
     refused = without_sweeps(tables, started.filter("refused"))
-    found_here = _by_reset(tables, refused) + _by_icmp(tables, errors)
+    many = wide(pl.concat([refused.select(*_ENDS), errors.filter(pl.col("quoted_proto") == TCP).select(
+        client="quoted_source", server="quoted_destination", server_port="quoted_destination_port")]), started)
+    found_here = _by_reset(tables, refused, many) + _by_icmp(tables, errors, many)
     count = Counter(o.group for o in found_here)
     last: dict[tuple[str, ...], int] = {}
     for o in found_here:
@@ -94,7 +102,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not kept:
         return clear(f"{number_of(started.height, 'connections')} started here; none was refused by a reset or an "
                      "ICMP error, or only until it worked")
-    return found(kept, population="connections", examined=by_destination(started))
+    examined = by_destination(started) | {(client, f"*:{port}"): tried for (client, port), (_, tried) in many.items()}
+    return found(kept, population="connections", examined=examined)
 
 
 def _errors(tables: Tables) -> pl.DataFrame:
@@ -119,7 +128,7 @@ def _errors(tables: Tables) -> pl.DataFrame:
         how="anti", maintain_order="left")
 
 
-def _by_reset(tables: Tables, refused: pl.DataFrame) -> list[Occurrence]:
+def _by_reset(tables: Tables, refused: pl.DataFrame, many: Wide) -> list[Occurrence]:
     genuine = genuine_ttls(tables, refused["rst_packets"].list.first().to_numpy())
     fastest = {(p, s): rtt for p, s, rtt in tables.tcp.group_by("point", "server").agg(
         pl.col("handshake_rtt_s").min()).iter_rows()}
@@ -136,15 +145,29 @@ def _by_reset(tables: Tables, refused: pl.DataFrame) -> list[Occurrence]:
         facts: dict[str, str | int | float] = {
             "source.ip": c.client, "destination.ip": c.server, "destination.port": c.server_port,
             "tcp.reset.ttl": c.rst_ttl or 0, "host.ttl": ", ".join(map(str, genuine[i])) or "unknown"}
+        place = _place(c.client, c.server, c.server_port, speaker.title, many)
         out.append(Occurrence(
-            subject=f"{c.client}:{c.client_port} → {c.server}:{c.server_port}", group=(c.server, str(c.server_port)),
-            title=speaker.title, confidence=speaker.confidence, reasons=reasons, alternatives=speaker.alternatives,
+            subject=c.ends, group=place.group, scope=place.scope,
+            title=place.title, confidence=speaker.confidence, reasons=reasons, alternatives=speaker.alternatives,
             summary=f"A reset refused the connection of {c.client} to {c.server}:{c.server_port}, {speaker.clause}.",
             evidence=tables.evidence((*c.syn_packets, reset), facts) if i < DETAILED else (),
-            scope={"destination.ip": c.server, "destination.port": c.server_port},
-            flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}),
+            flows=(c.flow,), keys=frozenset({f"flow:{c.ends}", f"host:{c.server}"}),
             start_ns=c.first_ns, end_ns=c.last_ns))
     return out
+
+
+class _Place(NamedTuple):
+    group: tuple[str, ...]
+    scope: dict[str, str | int | float]
+    title: str
+
+
+def _place(client: str, server: str, port: int, title: str, many: Wide) -> _Place:
+    """What is refused: a port of one host, or of as many hosts as the client tried."""
+    if (client, port) not in many:
+        return _Place((server, str(port)), {"destination.ip": server, "destination.port": port}, title)
+    return _Place((client, f"*:{port}"), {"source.ip": client, "destination.port": port},
+                  f"{title} (port {port} of {many[client, port][0]:,} hosts)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +190,9 @@ def _speaker(c: Connection, genuine: tuple[int, ...]) -> _Speaker:
     seen = ", ".join(str(t) for t in genuine)
     if foreign(ttl, genuine):
         return _Speaker("A device on the path refuses new connections", "sent by a device on the path",
-                        Confidence.CONFIRMED, (answer, f"the reset has passed {hops(ttl)} routers (TTL {ttl}), genuine "
-                                                       f"packets of {c.server} {hops(genuine[0])} (TTL {seen})"))
+                        Confidence.CONFIRMED, (answer, f"the reset has passed {number_of(hops(ttl), 'routers')} (TTL "
+                                                       f"{ttl}), genuine packets of {c.server} {hops(genuine[0])} "
+                                                       f"(TTL {seen})"))
     return _Speaker(
         "New connections are refused: nothing listens on the port", "sent from where the host is",
         Confidence.PROBABLE, (answer, f"the reset (TTL {ttl}) comes from as far as other packets of {c.server} "
@@ -177,35 +201,38 @@ def _speaker(c: Connection, genuine: tuple[int, ...]) -> _Speaker:
                      "it would stand at the same distance", "nothing here; ask the host what listens"),))
 
 
-def _by_icmp(tables: Tables, errors: pl.DataFrame) -> list[Occurrence]:
+def _by_icmp(tables: Tables, errors: pl.DataFrame, many: Wide) -> list[Occurrence]:
     key = ["point", "quoted_source", "quoted_source_port", "quoted_destination", "quoted_destination_port",
            "quoted_proto"]
     syns = dict(tables.tcp.filter(pl.col("flow").is_in(errors["quoted_flow"].drop_nulls().unique().implode())).select(
-        "flow", pl.struct("syn_packets", "community_id")).iter_rows())
+        "flow", "syn_packets").iter_rows())
     each = errors.group_by(key, maintain_order=True).agg(
         "packet", "ts_ns", "quoted_flow", pl.col("source", "name", "type", "code", "filtered").first())
     out = []
     for i, e in enumerate(each.iter_rows(named=True)):
         udp, server, port = e["quoted_proto"] == UDP, e["quoted_destination"], e["quoted_destination_port"]
         flow = next((f for f in e["quoted_flow"] if f is not None), None)
-        asked = syns.get(flow) or {"syn_packets": [], "community_id": ""}
+        subject = f"{endpoint(e['quoted_source'], e['quoted_source_port'])} → {endpoint(server, port)}"
         who = "the host's own filter" if e["source"] == server else f"the device {e['source']}"
         facts: dict[str, str | int | float] = {
             "source.ip": e["quoted_source"], "destination.ip": server, "destination.port": port,
             "icmp.source": e["source"], "icmp.type": e["type"], "icmp.code": e["code"]}
-        keys = {f"host:{server}"} | ({f"flow:{asked['community_id']}"} if asked["community_id"] else set())
+        keys = {f"host:{server}"} | ({f"flow:{subject}"} if flow in syns else set())
         if e["filtered"]:
             title, confidence = f"New flows are refused by {who}", Confidence.CONFIRMED
+            wanted = f"The rules of {who}, with their counters: which of them meets this flow?"
         else:
             title, confidence = f"The device {e['source']} finds no way to the host", Confidence.PROBABLE
+            wanted = (f"On {e['source']}: `ip route get {server}` and `ip neigh show {server}`: is there a route, and "
+                      "does the host answer there?")
+        place = _place(e["quoted_source"], server, port, title, {} if udp else many)
         out.append(Occurrence(
-            subject=f"{e['quoted_source']}:{e['quoted_source_port']} → {server}:{port}" + ("/udp" if udp else ""),
-            group=(server, str(port), "udp") if udp else (server, str(port)), title=title, confidence=confidence,
+            subject=subject + ("/udp" if udp else ""), group=(*place.group, "udp") if udp else place.group,
+            title=place.title, confidence=confidence, scope=place.scope,
             summary=f"{e['source']} answered {e['quoted_source']}'s {'datagrams' if udp else 'SYN'} to {server}:{port} "
                     f"with ICMP \"{e['name']}\".",
             reasons=(f"ICMP type {e['type']} code {e['code']} from {e['source']} quotes the packet",),
-            evidence=tables.evidence([*asked["syn_packets"], *e["packet"]], facts) if i < DETAILED else (),
-            scope={"destination.ip": server, "destination.port": port},
+            evidence=tables.evidence([*syns.get(flow, ()), *e["packet"]], facts) if i < DETAILED else (),
             flows=() if flow is None else (flow,), keys=frozenset(keys),
-            start_ns=min(e["ts_ns"]), end_ns=max(e["ts_ns"])))
+            start_ns=min(e["ts_ns"]), end_ns=max(e["ts_ns"]), next_capture=wanted))
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +102,9 @@ def foreign_reset(tables: Tables, c: Connection, min_idle_s: float) -> Death | N
 class Neighbours:
     """All connections between two hosts at one point: whether that path was alive, and what rests it survived."""
 
-    def __init__(self, tables: Tables, c: Connection, suspects: frozenset[int]) -> None:
-        """``suspects``: connections that died after a rest themselves, which say nothing about the path."""
+    def __init__(self, tables: Tables, c: Connection, suspects: Mapping[int, float]) -> None:
+        """``suspects``: connections that died after a rest themselves, and its seconds. They say nothing about the
+        path, unless the rest was no longer than usual between these hosts."""
         s = segments(tables)
         same = tables.tcp.filter((pl.col("point") == c.point) & (pl.col("client") == c.client)
                                  & (pl.col("server") == c.server))["connection"].to_numpy().astype(np.int64)
@@ -112,11 +114,12 @@ class Neighbours:
         client = s.client[entry]
         number = np.repeat(np.arange(len(same)), size)
         genuine = (s.flags[entry] & RST) == 0
-        stranger = ~np.isin(same, list(suspects))[number]
-        self._heard = [np.sort(ts[genuine & (client == bool(side))]) for side in (0, 1)]
-        self._tried = [np.sort(ts[stranger & (client == bool(side))]) for side in (0, 1)]
         self.survived_s = _survived(ts, client, number, genuine)
         """Longest rest, seconds, after which the other side of who spoke first was heard again."""
+        unusual = self.survived_s + max(1.0, 0.02 * self.survived_s)
+        stranger = ~np.isin(same, [c for c, idle_s in suspects.items() if idle_s > unusual])[number]
+        self._heard = [np.sort(ts[genuine & (client == bool(side))]) for side in (0, 1)]
+        self._tried = [np.sort(ts[stranger & (client == bool(side))]) for side in (0, 1)]
 
     def heard(self, by_client: bool, after: int, until: int) -> bool:
         """Did that side send anything but resets in (after, until]?"""

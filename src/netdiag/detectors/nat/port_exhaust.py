@@ -3,8 +3,8 @@
 A port translator (RFC 3022 §2.2) needs a port of its own for each connection to the same address and port, and holds
 it until some time after the end. When all are taken, the next SYN is dropped. What is open goes on, other
 destinations work (the same ports serve them again), and as soon as a connection ends, one new SYN passes. So the fate
-of a SYN follows from how many connections to that destination are open at its moment: every SYN below the limit is
-answered, every SYN at the limit is not. A filter, a dead host or random loss do not count connections.
+of a SYN follows from how many connections to that destination are open at its moment: the SYNs below the limit are
+answered, those at the limit are not. A filter, a dead host or random loss do not count connections.
 
 **What lifts the suspicion.** The clean limit itself, with success again after others closed (probable). A second
 capture outside: translators change address and port but seldom the sequence number, so the SYN with the same number
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from netdiag.detectors.nat._ports import Fate, measure, others_work, outside
+from netdiag.detectors.nat._ports import Fate, measure, others_work
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -40,6 +40,7 @@ from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
 from netdiag.tables.schema import rows
 from netdiag.tables.tcp import Connection
+from netdiag.tables.vanished import Translated
 
 PATTERN = Pattern(
     id="NAT-PORT-EXHAUST",
@@ -85,13 +86,19 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         mine = failed.filter(here)
         fate = measure(tables, tcp.filter(here), frozenset(mine["connection"].to_list()), settings["min_open"])
         if fate and others_work(tables, fate, point, server, port):
-            seen_at = outside(tables, fate, server, port)
+            seen_at = Translated(tables, fate.lost).at(fate.lost, fate.passed)
             if seen_at is not None:
                 occurrences += _occurrences(tables, mine, fate, seen_at)
     if not occurrences:
         return clear(f"{number_of(started.height, 'connections')} started here; at no destination do SYNs fail "
                      "exactly from a number of open connections on")
-    return found(occurrences, population="connections", examined=by_destination(started))
+    points = {e.point for o in occurrences for e in o.evidence}
+    return found(occurrences, population="connections",
+                 examined=by_destination(started.filter(pl.col("point").is_in(points))))
+
+
+def _all_but(strays: int) -> str:
+    return f"all but {strays}" if strays else "all"
 
 
 def _failed(tables: Tables) -> pl.DataFrame:
@@ -108,8 +115,8 @@ def _occurrences(tables: Tables, failed: pl.DataFrame, fate: Fate, seen_at: str)
     confidence = Confidence.CONFIRMED if seen_at else Confidence.PROBABLE
     near = next((f" ({name}: {n})" for n, name in LIMITS if abs(fate.limit - n) <= FIT * n), "")
     linger = f", counted until {fate.linger_s} s after their end" if fate.linger_s else ""
-    reasons = [f"{len(fate.lost)} SYNs failed, all with {fate.limit} or more connections open{linger}; "
-               f"{len(fate.passed)} were answered, all with fewer" + near,
+    reasons = [f"{len(fate.lost)} SYNs failed, {_all_but(fate.below)} with {fate.limit} or more connections "
+               f"open{linger}; {len(fate.passed)} were answered, {_all_but(fate.above)} with fewer" + near,
                "open connections and other destinations worked, and new ones succeeded after others had closed"]
     if seen_at:
         reasons.append(f"by their sequence numbers the answered SYNs are seen at {seen_at}, and none of the "
@@ -122,13 +129,13 @@ def _occurrences(tables: Tables, failed: pl.DataFrame, fate: Fate, seen_at: str)
             "source.ip": c.client, "destination.ip": c.server, "destination.port": c.server_port,
             "nat.open_connections": fate.limit, "tcp.syns": len(syns)}
         out.append(Occurrence(
-            subject=f"{c.client}:{c.client_port} → {c.server}:{c.server_port}", group=(c.server, str(c.server_port)),
+            subject=c.ends, group=(c.server, str(c.server_port)),
             summary=f"{len(syns)} SYNs of {c.client} to {c.server}:{c.server_port} were lost while {fate.limit} or "
-                    "more connections to it were open; fewer always worked.",
+                    f"more connections to it were open; with fewer {_all_but(fate.below)} worked.",
             confidence=confidence, reasons=tuple(reasons),
             evidence=tables.evidence(syns, facts) if i < DETAILED else (),
             scope={"destination.ip": c.server, "destination.port": c.server_port, "nat.open_connections": fate.limit},
-            flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}), absence=not seen_at,
+            flows=(c.flow,), keys=frozenset({f"flow:{c.ends}", f"host:{c.server}"}), absence=not seen_at,
             start_ns=c.first_ns, end_ns=c.last_ns,
             alternatives=() if seen_at else (Alternative(
                 "the destination itself allows no more connections", "it would count them too",

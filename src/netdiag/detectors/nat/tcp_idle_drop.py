@@ -36,6 +36,7 @@ from netdiag.model import (
     inconclusive,
     not_applicable,
     number_of,
+    seconds,
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
@@ -74,6 +75,7 @@ FIT = 0.02
 """How near a rest must come to a default to name it (practice)."""
 SHORTEST_S = 1.0
 """Shorter pauses are no rest: a lost segment alone can take as long (RFC 6298 §2.1)."""
+EVER = 1 << 62
 DETAILED = 200
 """Deaths that are compared with other points and cited; the others of a flood are counted (practice)."""
 
@@ -86,7 +88,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     deaths = _deaths(tables, running, settings)
     quiet = [d for d in deaths if d.reset is None]
     vanished = Vanished(tables, [row for d in quiet for row in d.sends])
-    suspects = frozenset(d.connection.connection for d in quiet)
+    suspects = {d.connection.connection: d.idle_s for d in quiet}
     pairs: dict[tuple[str, str, str], Neighbours] = {}
     accepted: list[tuple[Death, Confidence, tuple[str, ...], str]] = []
     short: list[Death] = []
@@ -99,10 +101,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                                                        f"{c.rst_ttl}) than the peer's packets",), ""))
             continue
         alive = near.heard(other, d.start_ns, d.end_ns)
+        later = alive or near.heard(other, d.end_ns, EVER)
         if d.idle_s <= near.survived_s or (
-                not alive and near.tried(d.by_client, d.start_ns, d.end_ns)):
+                not alive and near.tried(d.by_client, d.start_ns, d.end_ns if later else EVER)):
             continue
-        later = alive or near.heard(other, d.end_ns, 1 << 62)
         lost_at = vanished.at(d.sends) if later and number < DETAILED else ""
         sent = f"the same data was sent {len(d.sends)} times with growing waits, without ACK or reset"
         works = "other connections of the same hosts work " + ("meanwhile" if alive else "afterwards")
@@ -118,8 +120,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return found(_occurrences(tables, accepted, pairs), population="connections", examined=by_destination(running))
     if short:
         return inconclusive(
-            f"{number_of(len(short), 'connections')} died after a rest of {min(d.idle_s for d in short):.3g} s or more "
-            f"while others work; no device forgets that soon by default (setting min_idle_s)", PATTERN.next_capture)
+            f"{number_of(len(short), 'connections')} died after a rest of {seconds(min(d.idle_s for d in short))} or "
+            "more while others work; no device forgets that soon by default (setting min_idle_s)",
+            PATTERN.next_capture)
     return clear(f"{number_of(running.height, 'connections')} with data; none died with its first data after a rest")
 
 
@@ -148,7 +151,7 @@ def _occurrences(tables: Tables, accepted: list[tuple[Death, Confidence, tuple[s
     for number, (d, confidence, reasons, lost_at) in enumerate(accepted):
         c, group = d.connection, (d.connection.server, str(d.connection.server_port))
         low, high = survived[group], failed[group]
-        bracket = f"the longest rest that was survived is {low:.3g} s, the shortest that was not {high:.3g} s"
+        bracket = f"the longest rest that was survived is {seconds(low)}, the shortest that was not {seconds(high)}"
         near = next((f" ({name}: {s} s)" for s, name in DEFAULTS if abs(high - s) <= FIT * s), "")
         speaker = c.client if d.by_client else c.server
         facts: dict[str, str | int | float] = {
@@ -159,13 +162,13 @@ def _occurrences(tables: Tables, accepted: list[tuple[Death, Confidence, tuple[s
         end += f"; it does not reach {lost_at}" if lost_at else ""
         later = any("other connections" in r for r in reasons)
         out.append(Occurrence(
-            subject=f"{c.client}:{c.client_port} → {c.server}:{c.server_port}", group=group, confidence=confidence,
-            summary=f"After {d.idle_s:.3g} s of rest, data of {speaker} {end}.",
+            subject=c.ends, group=group, confidence=confidence,
+            summary=f"After {seconds(d.idle_s)} of rest, data of {speaker} {end}.",
             reasons=(*reasons, bracket + near),
             evidence=tables.evidence([*d.rest, *d.sends, *([] if d.reset is None else [d.reset])], facts)
             if number < DETAILED else (),
             scope={"server.ip": c.server, "server.port": c.server_port, "tcp.idle_s": round(high, 3)},
-            flows=(c.flow,), keys=frozenset({f"flow:{c.community_id}", f"host:{c.server}"}),
+            flows=(c.flow,), keys=frozenset({f"flow:{c.ends}", f"host:{c.server}"}),
             absence=confidence is Confidence.SUSPECTED, clock=bool(lost_at), constant=round(d.idle_s, 3),
             start_ns=d.start_ns, end_ns=d.end_ns, limitations=() if later or d.reset is not None else
             ("no other connection of these hosts shows that the path was alive",),

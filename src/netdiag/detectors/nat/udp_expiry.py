@@ -37,6 +37,7 @@ from netdiag.model import (
     found,
     not_applicable,
     number_of,
+    seconds,
 )
 from netdiag.tables import Tables
 from netdiag.tables.mappings import Flows, clients
@@ -61,6 +62,8 @@ PATTERN = Pattern(
 
 LATE_NS = 32_000_000_000
 """Requests to the old port for that long after the change count as well: 64 times T1 (RFC 3261 §17.1.1.2)."""
+SHORT_S = 1.0
+"""A NAT that bore less has shown nothing: what comes in a second is one exchange (practice)."""
 DETAILED = 200
 """Clients whose frames are listed; the others of a flood are counted (practice)."""
 KEY = ("point", "identity")
@@ -100,14 +103,19 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                      "address and port, or changes more than the port")
     flows, twins = Flows(tables), SipTwins(tables)
     held = _held(every, flows)
+    times = Counter((row["point"], row["source"]) for row in moved.iter_rows(named=True)
+                    if _rested(flows, row) >= settings["min_silence"])
     changes = [c for row in moved.iter_rows(named=True) if (c := _change(tables, flows, twins, row, held, settings))]
     if not changes:
         return clear(f"{number_of(len(moved), 'REGISTERs')} from a new port; none after a silence in which the old "
                      "one was lost")
-    site = {(str(c.row["point"]), str(c.row["source"])) for c in changes}
-    bore = {s: max((h for (point, source, _), h in held.items() if (point, source) == s), default=0.0) for s in site}
-    lost = {s: min(c.lost_s for c in changes if (c.row["point"], c.row["source"]) == s) for s in site}
-    times = Counter((c.row["point"], c.row["source"]) for c in changes)
+    bore: dict[tuple[str, str], float] = {}
+    for (point, source, _), longest in held.items():
+        bore[point, source] = max(longest, bore.get((point, source), 0.0))
+    lost: dict[tuple[str, str], float] = {}
+    for c in changes:
+        s = str(c.row["point"]), str(c.row["source"])
+        lost[s] = min(c.lost_s, lost.get(s, c.lost_s))
     occurrences = []
     for i, c in enumerate(changes):
         s = str(c.row["point"]), str(c.row["source"])
@@ -127,6 +135,12 @@ def _held(every: pl.DataFrame, flows: Flows) -> dict[tuple[str, str, str], float
     return out
 
 
+def _rested(flows: Flows, row: dict[str, object]) -> float:
+    """Seconds from the client's last packet from the old port to its REGISTER from the new one."""
+    quiet = flows.of(_number(row["old_flow"]), _number(row["old_request_packet"])).silence(_number(row["ts_ns"]))
+    return quiet[0] if quiet else 0.0
+
+
 def _change(tables: Tables, flows: Flows, twins: SipTwins, row: dict[str, object],
             held: dict[tuple[str, str, str], float], settings: dict[str, float]) -> _Change | None:
     old, now = _number(row["old_flow"]), _number(row["ts_ns"])
@@ -140,7 +154,7 @@ def _change(tables: Tables, flows: Flows, twins: SipTwins, row: dict[str, object
     if not len(vain):
         return None
     lost_s = (int(traffic.in_ns[late][0]) - begin) / 1e9
-    if held[str(row["point"]), str(row["source"]), str(row["identity"])] >= lost_s:
+    if held.get((str(row["point"]), str(row["source"]), str(row["identity"])), 0.0) >= lost_s:
         return None
     errors = tables.icmp.filter((pl.col("quoted_flow") == old) & (pl.col("ts_ns") > begin))["packet"].to_list()
     inside, where = None, ""
@@ -166,15 +180,16 @@ def _number(value: object) -> int:
 
 def _occurrence(tables: Tables, c: _Change, bore: float, lost: float, times: int, detailed: bool) -> Occurrence:
     row, source = c.row, str(c.row["source"])
-    bracket = f"this NAT bore {bore:.3g} s of silence and no longer {lost:.3g} s"
-    reasons = [f"port {row['old_source_port']} became {row['source_port']} after {c.silence_s:.3g} s without a packet "
-               "of the client, with the same Call-ID and Contact",
-               f"{number_of(c.vain, 'packets')} to the old port got lost, the first after {c.lost_s:.3g} s of that "
+    bracket = f"this NAT bore {seconds(bore)} of silence and no longer {seconds(lost)}" if bore >= SHORT_S else \
+        f"this NAT forgot a mapping within {seconds(lost)} of silence"
+    reasons = [f"port {row['old_source_port']} became {row['source_port']} after {seconds(c.silence_s)} without a "
+               "packet of the client, with the same Call-ID and Contact",
+               f"{number_of(c.vain, 'packets')} to the old port got lost, the first after {seconds(c.lost_s)} of that "
                "silence"]
     confidence = Confidence.SUSPECTED
     if times > 1 and bore < lost:
         confidence = Confidence.PROBABLE
-        reasons.append(f"{times} changes; {bracket}")
+        reasons.append(f"{times} changes of a port after a silence behind this address; {bracket}")
     if c.inside is not None:
         confidence = Confidence.CONFIRMED
         reasons.append(f"at {c.where} the client's own port stays the same")
@@ -183,7 +198,7 @@ def _occurrence(tables: Tables, c: _Change, bore: float, lost: float, times: int
     return Occurrence(
         subject=str(row["aor"]), group=(source,),
         summary=f"{row['aor']} moved from {source}:{row['old_source_port']} to port {row['source_port']} after "
-                f"{c.silence_s:.3g} s of silence; {bracket}.",
+                f"{seconds(c.silence_s)} of silence; {bracket}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence((*c.frames, *(c.inside or ())), {
             "sip.aor": str(row["aor"]), "source.ip": source, "nat.silence_s": round(c.silence_s, 3)})
