@@ -3,13 +3,14 @@
 from _craft.network import Wire
 from _craft.sip import Dialog, sdp
 
-CALLER, CALLEE, PRIVATE = "203.0.113.140", "198.51.100.30", "10.20.0.15"
+CALLER, CALLEE, PRIVATE, PROXY = "203.0.113.140", "198.51.100.30", "10.20.0.15", "198.51.100.9"
 REPEATS = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # RFC 3261 §13.3.1.4
 
 HIT_FRAMES = {"hit": list(range(4, 16)), "hit_ignored": list(range(4, 27)),
+              "hit_kept_by_proxy": sorted([*range(4, 37, 3), *range(6, 37, 3), 37]),
               "hit_two_points": {"callee": list(range(4, 16)), "caller": list(range(4, 17))}}
 ALSO = ("SIP-CONTACT-PRIVATE",)
-"""The Contact of the callee is private in all of them."""
+"""The Contact of the callee is private in most of them."""
 
 
 def _dialog(wire: Wire, number: int = 1) -> Dialog:
@@ -50,6 +51,23 @@ def hit_ignored():
     for at in REPEATS:
         _ack(dialog, 2.02 + at)
     dialog.bye(34.0, by_caller=False)
+    return wire.sorted()
+
+
+def hit_kept_by_proxy():
+    """Both hops of a proxy are seen: the caller acknowledges each 200, and no ACK leaves the proxy."""
+    wire = Wire()
+    contact = f"sip:bob@{CALLEE}:5060"
+    outer = Dialog(wire, CALLER, PROXY, callee_contact=contact)
+    inner = Dialog(wire, PROXY, CALLEE, callee_contact=contact, branches=90)
+    outer.request(0.0, "INVITE", body=sdp(CALLER, 16000))
+    inner.request(0.005, "INVITE", body=sdp(CALLER, 16000))
+    outer.response(0.01, 100, "Trying")
+    for at in REPEATS:
+        _ok(inner, (at,))
+        _ok(outer, (at,), 2.005)
+        _ack(outer, 2.02 + at)
+    inner.bye(34.0, by_caller=False)
     return wire.sorted()
 
 

@@ -10,7 +10,8 @@ HIT_FRAMES = {"hit": list(range(1, 9)), "hit_stale": list(range(1, 9)), "hit_nod
               "hit_forbidden": list(range(1, 13)), "hit_algorithm": list(range(1, 7)),
               "hit_old_nonce": list(range(1, 7)), "hit_no_credentials": list(range(1, 7)),
               "hit_by_turns": list(range(1, 13)), "hit_other_realm": list(range(1, 7)),
-              "hit_invite": [1, 2, 4, 5, 7, 8]}
+              "hit_invite": [1, 2, 4, 5, 7, 8], "hit_call_forbidden": [1, 2, 4, 5, 7, 8],
+              "hit_each_call_without": [3, 4, 6, 7, 9, 10]}
 
 
 class Client:
@@ -144,6 +145,59 @@ def hit_invite():
     return wire.sorted()
 
 
+def hit_call_forbidden():
+    """A proxy refuses credentials with the nonce just issued, first with a challenge, then with 403."""
+    wire = Wire()
+    client = Client(wire)
+    client.round(0.0, "", 407, "n1", method="INVITE")
+    client.round(1.0, "n1", 407, "n2", method="INVITE", proxy=True)
+    client.round(2.0, "n2", 403, method="INVITE", proxy=True)
+    return wire.sorted()
+
+
+def _calls_without(wire: Wire, method: str = "INVITE", known: bool = True) -> Client:
+    """Three requests with a Call-ID each, and no credentials; the server has an OPTIONS for a client it knows."""
+    if known:
+        probe = Dialog(wire, NODE, PHONE, call_id="probe-1@b.example")
+        probe.request(0.0, "OPTIONS")
+        probe.response(0.01, 200, "OK", "OPTIONS")
+    for i in range(3):
+        client = Client(wire, call_id=f"call-{i}@a.example")
+        client.round(10.0 * i + 5, "", 401, f"n{i}", method=method)
+    return client
+
+
+def hit_each_call_without():
+    """Every call ends with the challenge: a trunk that has no credentials, though the server probes it."""
+    wire = Wire()
+    _calls_without(wire)
+    return wire.sorted()
+
+
+def near_miss_stranger():
+    """Condition: the server knows the client. Who tries numbers without an account does not come back either."""
+    wire = Wire()
+    _calls_without(wire, known=False)
+    return wire.sorted()
+
+
+def near_miss_probes():
+    """Condition: not OPTIONS. A probe that is challenged shows that the server lives."""
+    wire = Wire()
+    _calls_without(wire, "OPTIONS")
+    return wire.sorted()
+
+
+def near_miss_given_up():
+    """Condition: never credentials. Three callers hang up at the challenge, and a fourth call is let in."""
+    wire = Wire()
+    _calls_without(wire)
+    client = Client(wire, call_id="call-4@a.example")
+    client.round(50.0, "", 401, "n9", method="INVITE")
+    client.round(50.5, "n9", 200, method="INVITE")
+    return wire.sorted()
+
+
 def near_miss_normal():
     """Condition: credentials are refused. One challenge, then success, three times."""
     wire = Wire()
@@ -214,6 +268,16 @@ def near_miss_call_not_allowed():
     client = Client(wire, call_id="call-1@a.example")
     client.round(0.0, "", 407, "n1", method="INVITE")
     client.round(1.0, "n1", 407, "n2", method="INVITE", proxy=True, stale=True)
+    client.round(2.0, "n2", 403, method="INVITE", proxy=True)
+    return wire.sorted()
+
+
+def near_miss_call_not_allowed_later():
+    """Condition: the nonce just issued was refused. It was an old one, and with the new one the user may not call."""
+    wire = Wire()
+    client = Client(wire, call_id="call-1@a.example")
+    client.round(0.0, "", 407, "n1", method="INVITE")
+    client.round(1.0, "n0", 407, "n2", method="INVITE", proxy=True)
     client.round(2.0, "n2", 403, method="INVITE", proxy=True)
     return wire.sorted()
 

@@ -8,7 +8,8 @@ PHONE, TRUNK, SECOND = "203.0.113.10", "198.51.100.20", "198.51.100.21"
 WARNING = 'Warning: 305 trunk.example "Incompatible media format"\r\n'
 
 HIT_FRAMES = {"hit": [1, 3], "hit_elsewhere": [4, 6, 8], "hit_body": [1, 3], "hit_all_refused": [1, 3],
-              "hit_other_offer": [1, 3, 5], "hit_parameters": [1, 3], "hit_alone": [1, 3], "hit_protocol": [1, 3]}
+              "hit_other_offer": [1, 3, 5], "hit_parameters": [1, 3], "hit_alone": [1, 3], "hit_protocol": [1, 3],
+              "hit_running": [4, 6, 7], "hit_second_warning": [1, 3]}
 
 
 def _call(wire: Wire, number: int = 1, at: float = 0.0, callee: str = TRUNK, to: str = "bob") -> Dialog:
@@ -43,6 +44,13 @@ def hit():
     """488 with Warning 305 to an offer of G.729 and iLBC."""
     wire = Wire()
     _refused(wire, _offer(18, 97, 101), extra=WARNING)
+    return wire.sorted()
+
+
+def hit_second_warning():
+    """The first of two Warnings says nothing; the second, in the same line, is about formats."""
+    wire = Wire()
+    _refused(wire, _offer(18), extra='Warning: 399 trunk.example "See log", 305 trunk.example "No G.729"\r\n')
     return wire.sorted()
 
 
@@ -105,6 +113,30 @@ def hit_protocol():
     """Warning 303: the transport protocol of the media does not suit."""
     wire = Wire()
     _refused(wire, _offer(0, protocol="RTP/AVPF"), extra='Warning: 303 trunk.example "No AVPF"\r\n')
+    return wire.sorted()
+
+
+def _change(dialog: Dialog, offer: str) -> None:
+    """A re-INVITE that is refused without a reason."""
+    dialog.cseq += 1
+    dialog.request(10.0, "INVITE", to_tag=True, body=offer)
+    dialog.response(10.1, 488, "Not Acceptable Here")
+    dialog.request(10.11, "ACK", to_tag=True, new_branch=False)
+    dialog.bye(30.0)
+
+
+def hit_running():
+    """A call has PCMA by SRTP; a re-INVITE offers G.729, by SRTP too, and is refused."""
+    wire = Wire()
+    crypto = {"protocol": "RTP/SAVP", "extra": "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:AAAA\r\n"}
+    _change(_fine(wire, 0.0, **crypto), _offer(18, **crypto))
+    return wire.sorted()
+
+
+def near_miss_running():
+    """Condition: no codec in common. The re-INVITE has the codec of the call, and is refused for something else."""
+    wire = Wire()
+    _change(_fine(wire, 0.0), _offer(8, 101))
     return wire.sorted()
 
 

@@ -10,7 +10,8 @@ PROXY, NODE, STANDBY, PHONE = "198.51.100.10", "192.0.2.21", "192.0.2.22", "203.
 HIT_FRAMES = {"hit": [2, 4, 5], "hit_standby": [2, 4, 5], "hit_server_header": [2, 4, 5], "hit_ttl": [2, 4, 5],
               "hit_three": [4, 6, 8, *range(10, 16)], "hit_outage": [4, 6, 8, 11, *range(13, 19)],
               "hit_silence": [4, 6, 8, *range(12, 18)], "hit_by_callee": [1, 4, 5], "hit_404": [2, 4, 5],
-              "hit_forwarded": [3, 8, 9], "hit_again": [2, *range(4, 10)]}
+              "hit_forwarded": [3, 8, 9], "hit_again": [2, *range(4, 10)],
+              "hit_two_points": {"phone": [2, 4, 5], "node": [2, 4, 5]}}
 
 
 def _call(wire: Wire, number: int = 1, at: float = 0.0, node: str = NODE, contact: str = "", extra: str = "",
@@ -141,6 +142,22 @@ def hit_forwarded():
     inner.response(20.02, 481, "X", "BYE")
     outer.response(20.03, 481, "X", "BYE")
     return wire.sorted()
+
+
+def hit_two_points():
+    """The same with a point on either side of the proxy: one finding, about the node."""
+    before, behind = Wire(), Wire()
+    outer, inner = Dialog(before, PHONE, PROXY, branches=40), Dialog(behind, PROXY, NODE)
+    via = f"Via: SIP/2.0/UDP {PHONE}:5060;branch=z9hG4bKphone\r\n"
+    for dialog, extra in ((outer, ""), (inner, via)):
+        dialog.request(0.0, "INVITE", extra=extra)
+        dialog.response(2.0, 200, "OK", extra=extra)
+        dialog.request(2.02, "ACK", to_tag=True, extra=extra)
+        dialog.cseq = 2
+        dialog.callee = STANDBY if dialog is inner else PROXY
+        dialog.request(20.0, "BYE", to_tag=True, extra=extra)
+        dialog.response(20.02, 481, "X", "BYE", extra=extra)
+    return {"node": behind.sorted(), "phone": before.sorted()}
 
 
 def near_miss_ended():

@@ -8,7 +8,9 @@ TRAIN = (0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5)  # RFC 3261 §17.1.1.2, Timer A
 OTHERS = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # §17.1.2.2, Timer E
 
 HIT_FRAMES = {"hit": [1, 2, 3, 4, 5, 6, 7], "hit_upstream": [3, 4, 5, 6], "hit_icmp": list(range(1, 13)),
-              "hit_two_points": {"outside": [6, 7, 8, 9, 10, 11, 12]}}
+              "hit_other_gateway": [1, 2, 3, 4, 5, 6, 7],
+              "hit_two_points": {"outside": [6, 7, 8, 9, 10, 11, 12]},
+              "hit_two_points_way_back": {"outside": list(range(1, 8)), "inside": list(range(1, 15))}}
 
 
 def _neighbour(wire: Wire, at: float = 34.0, phone: str = OTHER) -> None:
@@ -54,6 +56,14 @@ def hit_icmp():
     return wire.sorted()
 
 
+def hit_other_gateway():
+    """After 32 s the proxy tries another gateway in the same call, which answers."""
+    wire = Wire()
+    _train(wire)
+    Dialog(wire, PROXY, OTHER, branches=20).answered(32.1, sdp(PROXY, 30000), sdp(OTHER, 16000))
+    return wire.sorted()
+
+
 def hit_two_points():
     """The INVITE is sent by the proxy and does not come out behind the firewall, where other calls to it do."""
     outside, inside = Wire(), Wire()
@@ -64,6 +74,34 @@ def hit_two_points():
     for i, at in enumerate(TRAIN):
         dialog.request(1.0 + at, "INVITE", new_branch=i == 0)
     return {"inside": inside.sorted(), "outside": outside.sorted()}
+
+
+def hit_two_points_way_back():
+    """The phone's 100 is seen next to it, and never at the proxy."""
+    outside, inside = Wire(), Wire()
+    for wire in (outside, inside):
+        dialog = _train(wire)
+        _neighbour(wire)
+        for at in TRAIN if wire is inside else ():
+            dialog.response(at + 0.01, 100, "Trying")
+    return {"inside": inside.sorted(), "outside": outside.sorted()}
+
+
+def near_miss_other_phone_answers():
+    """Condition: no other branch is accepted meanwhile. Another phone of the same user answers after 5 s."""
+    wire = Wire()
+    caller = Dialog(wire, "203.0.113.9", PROXY, branches=40)
+    caller.request(0.0, "INVITE")
+    caller.response(0.01, 100, "Trying")
+    other = Dialog(wire, PROXY, OTHER, branches=20)
+    other.request(0.02, "INVITE")
+    _train(wire, TRAIN[:4])
+    other.response(5.0, 200, "OK")
+    caller.response(5.01, 200, "OK")
+    caller.request(5.1, "ACK", to_tag=True)
+    other.request(5.11, "ACK", to_tag=True)
+    _neighbour(wire, phone="203.0.113.150")
+    return wire.sorted()
 
 
 def near_miss_trying():

@@ -3,14 +3,14 @@
 from _craft.network import Wire
 
 CALLER, PROXY, SECOND, CALLEE = "203.0.113.5", "198.51.100.1", "198.51.100.2", "203.0.113.90"
-THIRD = "198.51.100.3"
+THIRD, PRIVATE = "198.51.100.3", "10.20.0.15"
 TIMER_E = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # RFC 3261 §17.1.2.2
 RECORDED = f"Record-Route: <sip:{PROXY};lr>\r\n"
 RELIABLE = "Require: 100rel\r\nRSeq: 1\r\n"
 
 HIT_FRAMES = {"hit": [1, 2, *range(4, 15)], "hit_callee_drops": [1, 2, *range(4, 15)],
               "hit_strict": [1, 2, *range(4, 15)],
-              "hit_ack": [2, 3, 4, 5, 7, 9, 11, 13],
+              "hit_ack": [2, 3, 4, 5, 7, 9, 11, 13], "hit_private_contact": [2, 3, 4, 5, 7, 9, 11, 13],
               "hit_route_dropped": [2, 3, *range(6, 17)],
               "hit_wrong_next_hop": list(range(1, 14)),
               "hit_next_proxy": [2, 3, 4, 5, 7, 9, 11, 13], "hit_next_proxy_bye": [2, 3, *range(5, 16)],
@@ -23,7 +23,7 @@ class Call:
 
     def __init__(self, wire: Wire, path: tuple[str, ...] = (CALLER, PROXY, CALLEE), call_id: str = "call-1") -> None:
         self.wire, self.path, self.call_id = wire, path, call_id
-        self.called = "b"
+        self.called, self.contact = "b", ""
 
     def send(self, at: float, start: str, hop: tuple[str, str], via: tuple[str, ...], cseq: str, extra: str = "", *,
              by_caller: bool = True, to_tag: bool = True, answer: bool = False) -> None:
@@ -32,7 +32,7 @@ class Call:
                         for host in reversed(via))
         tags = ("a", self.called) if by_caller else (self.called, "a")
         shown = f";tag={tags[1]}" if to_tag else ""
-        host = self.path[0 if by_caller != answer else -1]
+        host = self.path[0] if by_caller != answer else self.contact or self.path[-1]
         src, dst = hop
         self.wire.udp(at, src, 5060, dst, 5060, (
             f"{start}\r\n{lines}From: <sip:{tags[0]}@x.example>;tag={tags[0]}\r\n"
@@ -91,6 +91,17 @@ def hit_ack():
     for at in (0.0, 0.5, 1.5, 3.5, 7.5):
         call.ok(1.0 + at)
     call.ack(1.1, (CALLER, CALLEE))
+    return call.wire.sorted()
+
+
+def hit_private_contact():
+    """As before, and the callee's Contact is one that only the proxy reaches: the ACK goes to that address."""
+    call = Call(Wire())
+    call.contact = PRIVATE
+    call.invite()
+    for at in (0.0, 0.5, 1.5, 3.5, 7.5):
+        call.ok(1.0 + at)
+    call.ack(1.1, (CALLER, PRIVATE))
     return call.wire.sorted()
 
 

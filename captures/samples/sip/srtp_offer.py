@@ -14,7 +14,8 @@ HELLO = bytes((22, 254, 253)) + bytes(8) + b"\x00\x20" + bytes((1, 0, 0, 20)) + 
 
 HIT_FRAMES = {"hit": [1, 3], "hit_plain_to_secure": [1, 3, 5], "hit_other_profile": [1, 3, 5], "hit_profile": [1, 3],
               "hit_secure_answer": [1, 3], "hit_no_key": [1, 3], "hit_no_print": [1, 3], "hit_other_keys": [1, 3],
-              "hit_suite": [1, 3], "hit_tag": [1, 3], "hit_actpass": [1, 3], "hit_roles": [1, 3], "hit_dtls": [1, 3, 5]}
+              "hit_suite": [1, 3], "hit_tag": [1, 3], "hit_actpass": [1, 3], "hit_roles": [1, 3], "hit_dtls": [1, 3, 5],
+              "hit_running": [3, 5, 6]}
 
 
 def _line(port: int, protocol: str = SDES, extra: str = SHA80, formats: tuple[int, ...] = (8,)) -> str:
@@ -135,6 +136,36 @@ def hit_dtls():
     wire = Wire()
     _call(wire, _offer(), _answer())
     wire.udp(0.6, TRUNK, 20000, PHONE, 16000, HELLO)
+    return wire.sorted()
+
+
+def _change(dialog: Dialog, at: float, offer: str, by_phone: bool = True) -> None:
+    """A re-INVITE that is refused with 488; the call goes on."""
+    dialog.request(at, "INVITE", from_caller=by_phone, to_tag=True, body=offer)
+    dialog.response(at + 0.1, 488, "Not Acceptable Here", to_caller=by_phone)
+    dialog.request(at + 0.11, "ACK", from_caller=by_phone, to_tag=True, new_branch=False)
+    dialog.cseq += 1
+    dialog.bye(at + 20.0)
+
+
+def hit_running():
+    """SDES is agreed; a re-INVITE that offers DTLS is refused."""
+    wire = Wire()
+    _change(_call(wire, _offer(), _answer()), 10.0, _offer(DTLS, PRINT + "a=setup:actpass\r\n"))
+    return wire.sorted()
+
+
+def near_miss_running():
+    """Condition: the other side is not known to speak it. SDES is agreed; a re-INVITE has it too, and another codec."""
+    wire = Wire()
+    _change(_call(wire, _offer(), _answer()), 10.0, _offer(formats=(18,)))
+    return wire.sorted()
+
+
+def near_miss_running_other_way():
+    """Condition: the other side is not known to speak it. The trunk's re-INVITE by SDES is refused by the phone."""
+    wire = Wire()
+    _change(_call(wire, _offer(), _answer()), 10.0, _answer(), by_phone=False)
     return wire.sorted()
 
 

@@ -142,11 +142,15 @@ def _storms(asked: pl.DataFrame, settings: dict[str, float]) -> list[_Storm]:
 def _occurrence(tables: Tables, asked: pl.DataFrame, settings: dict[str, float], storm: _Storm) -> Occurrence | None:
     here = asked.filter((pl.col("point") == storm.point) & (pl.col("server") == storm.server))
     during = here.filter(pl.col("first_ns").is_between(storm.start_ns, storm.end_ns))
+    servers, turns = _in_turn(asked, storm)
     chains = _chains(tables, during.filter(pl.col("to_tag").is_null()).head(READ), settings["patience"])
+    early = _early(tables, chains)
+    if servers:
+        tried = asked.filter(pl.col("server").is_in(servers) & (pl.col("point") == storm.point)
+                             & pl.col("first_ns").is_between(storm.start_ns, storm.end_ns))
+        chains = _chains(tables, tried.filter(pl.col("to_tag").is_null()).head(READ), settings["patience"])
     attempts, calls = int(chains["attempts"].sum()), len(chains)
     factor = attempts / calls if calls else 0.0
-    early = _early(tables, chains)
-    servers, turns = _in_turn(asked, storm)
     before, now = _rates(tables, here, storm)
     collapsed = before is not None and now[0] > before[0] and now[1] * 100 <= before[1] * settings["collapse"]
     retried = calls >= CALLS and factor > settings["amplification"]
@@ -156,7 +160,8 @@ def _occurrence(tables: Tables, asked: pl.DataFrame, settings: dict[str, float],
     confidence = (Confidence.SUSPECTED, Confidence.PROBABLE, Confidence.CONFIRMED)[retried + (retried and collapsed)]
     reasons = [f"{storm.refused} of {storm.total} transactions within {seconds:.0f} s end in 503, 500 or 408"]
     if retried:
-        reasons.append(f"{attempts} attempts for {calls} calls, {factor:.1f} for each")
+        reasons.append(f"{attempts} attempts for {calls} calls, {factor:.1f} for each"
+                       + (", all nodes together" if servers else ""))
     if early >= EARLY:
         reasons.append(f"{early} retries come before Retry-After is over")
     if servers:

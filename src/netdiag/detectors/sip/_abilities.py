@@ -1,4 +1,4 @@
-"""What a host can do, as far as its other calls in the capture show."""
+"""What a host can do, as far as its other offers and answers in the capture show."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class Abilities:
     def __init__(self, tables: Tables, hosts: Iterable[str]) -> None:
         self._tables, self._hosts = tables, list(hosts)
 
-    def of(self, response: SipMessage) -> list[Body]:
-        """What the sender of a response offers or answers in other calls at the same point, some of each kind."""
+    def of(self, response: SipMessage, offer: SipMessage) -> list[Body]:
+        """What the sender of a response offers or answers at the same point, some of each kind.
+
+        In other calls, and in this one before the offer that the response refuses.
+        """
         bodies = self._known.get((response.point, response.source), [])
-        return [b for b in bodies if b.message.call_id != response.call_id]
+        return [b for b in bodies if b.message.call_id != response.call_id or b.message.ts_ns < offer.ts_ns]
 
     @cached_property
     def _known(self) -> dict[tuple[str, str], list[Body]]:
@@ -39,3 +42,10 @@ class Abilities:
                 if body is not None:
                     out.setdefault((body.message.point, body.message.source), []).append(body)
         return out
+
+
+def where(bodies: list[Body], response: SipMessage) -> str:
+    """In which calls the sender of a response sent these."""
+    calls = {b.message.call_id == response.call_id for b in bodies}
+    return "in other calls" if True not in calls else "in this and other calls" if False in calls else \
+        "earlier in this call"

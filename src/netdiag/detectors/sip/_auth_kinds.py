@@ -14,6 +14,17 @@ SECRET, STALE, FOREIGN, ALGORITHM, OLD, NONE, TURNS, REALM = (
     "the algorithm was not offered", "an old nonce is used again", "no credentials are sent",
     "the credentials are accepted at some times and refused at others", "the credentials are for another realm")
 
+DO_NOW = {
+    SECRET: "Enter the password and the authentication user name of this account again.",
+    STALE: "Send this client to one server only, and let a nonce live longer than the client takes to answer.",
+    FOREIGN: "Send each client to one server of the pool only: balance by source address or by Call-ID.",
+    TURNS: "Send this client to one server only: its credentials are right.",
+    ALGORITHM: "Offer the algorithm that the client uses as well (RFC 8760 §2.3), or set the client to one on offer.",
+    OLD: "Restart the client, or make it register again: it has to take the nonce of the last challenge.",
+    NONE: "Give the client a user name and password for this realm, or let the server know it by its address.",
+    REALM: "Set the realm of the client's credentials to the one that the server asks for, or leave it open."}
+"""What helps at once with each kind."""
+
 
 def pools(rounds: list[AuthRound]) -> list[list[AuthRound]]:
     """All rounds together where a server refuses what another one issued, else those of each server."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from netdiag.model import Confidence, Severity, number_of
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.offer_answer import Body, Exchange
 from netdiag.tables.sip import SipMessage
 from netdiag.tables.sip_head import has_option, head
@@ -49,7 +50,7 @@ def breaches_of(tables: Tables, several: list[Exchange]) -> Iterator[Breach]:
                 yield from _unfitting(exchange.offer, answer)
             yield from _missing(tables, exchange, exchange.offer)
             yield from _differing(tables, exchange, several)
-    yield from _changes(several)
+    yield from _changes(tables, several)
 
 
 def _unfitting(offer: Body, answer: Body) -> Iterator[Breach]:
@@ -119,7 +120,7 @@ def _stays(tables: Tables, first: Body, second: Body) -> bool:
     return bool(aims & (old - new)) and not aims & new
 
 
-def _changes(several: list[Exchange]) -> Iterator[Breach]:
+def _changes(tables: Tables, several: list[Exchange]) -> Iterator[Breach]:
     """What one side says later, against what it said before, on the same hop; refused offers do not count."""
     bodies = [(b, e) for e in several if e.answers for b in (e.offer, *e.answers) if b is not None]
     last: dict[tuple[str | None, ...], Body] = {}
@@ -140,9 +141,11 @@ def _changes(several: list[Exchange]) -> Iterator[Breach]:
         if before is None or body is not exchange.offer or None in (said.version, before.description.version):
             continue
         if (said.version or 0) <= (before.description.version or 0) and _media(before) != _media(body):
+            ignored = _stays(tables, before, body)
             yield Breach("a changed description without a higher version", f"o= goes from version "
                          f"{before.description.version} to {said.version}, and the media from {_place(before)} to "
-                         f"{_place(body)}", before.message, m, "RFC 3264 §8", Severity.MEDIUM)
+                         f"{_place(body)}" + ("; audio keeps going to the first" if ignored else ""), before.message,
+                         m, "RFC 3264 §8", Severity.HIGH if ignored else Severity.MEDIUM)
 
 
 def _media(body: Body) -> list[tuple[object, ...]]:
@@ -153,4 +156,4 @@ def _media(body: Body) -> list[tuple[object, ...]]:
 
 def _place(body: Body) -> str:
     lines = [s.line for s in body.description.sections]
-    return ", ".join(f"{x.type} {x.address}:{x.port} {x.direction}" for x in lines[:4]) or "no media"
+    return ", ".join(f"{x.type} {endpoint(x.address or '', x.port)} {x.direction}" for x in lines[:4]) or "no media"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from netdiag.detectors.sip._abilities import Abilities
+from netdiag.detectors.sip._abilities import Abilities, where
 from netdiag.model import Confidence
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.offer_answer import Body, Exchange, Section
 from netdiag.tables.packets import KIND_DTLS
 from netdiag.tables.sip import SipMessage
 from netdiag.tables.sip_head import head
 
 REFUSED = (415, 488, 606)
+_FORMATS = re.compile(r'\b30[45] [^\s"]+ "')
+"""Warning of a media type or format (RFC 3261 §20.43), anywhere in a list."""
 HELLO_WIDTH, HANDSHAKE, CLIENT_HELLO = 14, 22, 1
 """DTLS record header and first byte of the handshake; content type and message type (RFC 6347 §4.1, §4.2.2)."""
 HELLOS = 1 << 16
@@ -40,6 +44,8 @@ class Mismatch:
     packets: tuple[int, ...] = ()
     healed: bool = False
     """The call came about with another profile."""
+    goes_on: bool = False
+    """The refusal leaves a session as it was (RFC 3261 §14.1)."""
 
     @property
     def party(self) -> str:
@@ -71,34 +77,35 @@ def _refused(tables: Tables, offer: Body, final: SipMessage, several: list[Excha
         return
     (secure,) = offer.profiles
     warnings = head(tables, final.message).get("warning", [])
-    if any(w[:3] in ("304", "305") for w in warnings):
+    if any(_FORMATS.search(w) for w in warnings):
         return
     later = [e for e in several if e.offer and e.accepted and e.request.ts_ns > final.ts_ns]
-    if any(e.offer and _kinds(e.offer) & _kinds(offer) for e in later):
+    if any(e.offer and kinds(e.offer) & kinds(offer) for e in later):
         return
-    theirs = abilities.of(final)
-    known = frozenset[str]().union(*map(_kinds, theirs))
-    if known & _kinds(offer) or (not secure and not known):
+    theirs = abilities.of(final, offer.message)
+    known = frozenset[str]().union(*map(kinds, theirs))
+    if known & kinds(offer) or (not secure and not known):
         return
-    mine, other = (", ".join(sorted(k)) for k in (_kinds(offer), known))
+    mine, other = (", ".join(sorted(k)) for k in (kinds(offer), known))
     reasons = [f"{final.status} to an offer of {mine} alone"]
     if warnings:
         reasons.append(f"Warning {warnings[0][:80]}")
     packets = []
     if known:
-        reasons.append(f"in other calls {final.source} has {other}")
+        reasons.append(f"{where(theirs, final)} {final.source} has {other}")
         packets.append(theirs[0].message.packet)
     if later:
         changed = later[0].offer
-        reasons.append(f"the call is accepted with {', '.join(sorted(_kinds(changed)))}" if changed else "")
+        reasons.append(f"the call is accepted with {', '.join(sorted(kinds(changed)))}" if changed else "")
         packets.append(later[0].request.packet)
     yield Mismatch(
-        "the offer is refused", f"{final.status} to an offer of {mine} alone" + (f"; it has {other}" if known else ""),
+        "a change in a running call is refused" if offer.message.to_tag else "the offer is refused",
+        f"{final.status} to an offer of {mine} alone" + (f"; it has {other}" if known else ""),
         offer.message, final, tuple(reasons), Confidence.CONFIRMED if later else Confidence.PROBABLE, tuple(packets),
-        healed=bool(later))
+        healed=bool(later), goes_on=offer.message.to_tag is not None)
 
 
-def _kinds(body: Body) -> frozenset[str]:
+def kinds(body: Body) -> frozenset[str]:
     """How the audio of a description is protected."""
     audio = [s for s in body.description.sections if s.line.type == "audio"]
     return frozenset(kind for s in audio for kind in _protection(s)) or frozenset({"no audio"})
@@ -149,7 +156,8 @@ def _handshake(tables: Tables, offer: Body, answer: Body, a: Section, b: Section
         rows = hellos.get((side.line.address or "", side.line.port), [])
         rows = [r for r in rows if tables.packets.ts[r] >= offer.message.ts_ns]
         if rows:
-            text = f"{tables.packets.source(rows[0])} begins DTLS to {side.line.address}:{side.line.port}"
+            place = endpoint(side.line.address or "", side.line.port)
+            text = f"{tables.packets.source(rows[0])} begins DTLS to {place}"
             yield Mismatch("DTLS begins where SDES was agreed", f"{text}, though SDES keys were exchanged",
                            offer.message, answer.message, (f"{text}, which agreed to keys by SDES",),
                            packets=tuple(rows[:3]))

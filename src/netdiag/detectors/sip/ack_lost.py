@@ -4,9 +4,11 @@ Whoever accepts an INVITE repeats its 2xx after 0.5, 1, 2, 4, 4… s until the A
 T1, 32 s (RFC 3261 §13.3.1.4); most then send BYE. "All calls drop at half a minute" is the usual complaint. That ACK
 is a request of its own, sent to the Contact of the 2xx along the recorded route (§13.2.2.4), so a wrong Contact or a
 missing Record-Route leads it astray while everything before it went well. Where an ACK is seen, its destination says
-which: another host than the one that repeats, or the right one, to which it then does not get through.
+which: another host than the one that repeats, the right one, to which it then does not get through, or a proxy on
+the way of the INVITE that does not pass it on.
 
-**What lifts the suspicion.** A BYE 32 s after the first 2xx (probable). A second capture point that shows the ACK
+**What lifts the suspicion.** A BYE 32 s after the first 2xx, or ACKs that come to a proxy and do not leave it
+(probable). A second capture point that shows the ACK
 leaving for another place, shows ACKs that this one does not have, or lacks the repeated 2xx (confirmed).
 
 **What looks alike and is not it.** One or two repetitions before the ACK are loss. A last 2xx that crosses the ACK is
@@ -36,7 +38,7 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
-from netdiag.tables.addresses import routable
+from netdiag.tables.addresses import endpoint, routable
 from netdiag.tables.contacts import contact_host
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
@@ -72,16 +74,28 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not len(answered):
         return not_applicable("no answered INVITE in this capture")
     repeated = answered.filter(pl.col("final_sends") >= settings["min_sends"])
+    if not len(repeated):
+        return clear(f"{number_of(len(answered), 'answered INVITEs')}; the 2xx of none was sent "
+                     f"{settings['min_sends']:.0f} times")
     context = _Context(tables, settings, repeated)
+    repeated = _last_hops(repeated)
     occurrences = [o for i, t in enumerate(rows(repeated, Transaction)) if (o := context.occurrence(t, i < DETAILED))]
     if not occurrences:
         least = f"{settings['min_sends']:.0f} times or more"
         return clear(f"{number_of(len(answered), 'answered INVITEs')}; the 2xx of {len(repeated)} was sent {least}, "
                      "none beyond what loss explains")
-    finals = details(tables, answered["final_message"], ("contact",))["contact"]
-    pairs = zip(finals.to_list(), answered["server"].to_list(), answered["call_id"].to_list(), strict=True)
+    contacts = details(tables, answered["final_message"], ("contact",))["contact"]
+    pairs = zip(contacts.to_list(), answered["server"].to_list(), answered["call_id"].to_list(), strict=True)
     examined = Counter(host for host, _ in {(contact_host(contact) or server, call) for contact, server, call in pairs})
     return found(occurrences, population="answered calls", examined={(host,): n for host, n in examined.items()})
+
+
+def _last_hops(repeated: pl.DataFrame) -> pl.DataFrame:
+    """Of several hops at one point the last: a proxy passes on what the host beyond it repeats."""
+    answer = ["point", "call_id", "cseq"]
+    last = repeated.join(repeated.filter(pl.col("client") != pl.col("server")), left_on=[*answer, "server"],
+                         right_on=[*answer, "client"], how="anti", maintain_order="left")
+    return pl.concat([last, repeated.join(last, on=answer, how="anti", maintain_order="left")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +107,16 @@ class _Series:
     """ACKs on the way to the host that repeats."""
     stray: list[SipMessage]
     """ACKs on the way to another host."""
+    kept: list[SipMessage]
+    """ACKs on the way to a proxy before the host that repeats; none is seen to leave it."""
 
 
 class _Context:
     def __init__(self, tables: Tables, settings: dict[str, float], repeated: pl.DataFrame) -> None:
         self._tables, self._settings = tables, settings
+        finals = repeated["final_message"]
+        self._contacts: dict[int, str | None] = dict(zip(
+            finals, details(tables, finals, ("contact",))["contact"], strict=True))
         self._twins = SipTwins(tables)
         self._ends: dict[str, int] = dict(tables.quality.select("point", "last_ns").iter_rows())
         chosen = repeated["call_id"].unique().implode()
@@ -105,6 +124,10 @@ class _Context:
             "point", "call_id", "end_ns", "bye_by", "bye_message")
         self._calls = {(point, call): rest for point, call, *rest in calls.iter_rows()}
         sip = tables.sip.filter(pl.col("call_id").is_in(chosen))
+        self._path: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
+        for point, call_id, cseq, *end in repeated.select(
+                "point", "call_id", "cseq", "server", "final_message").iter_rows():
+            self._path.setdefault((point, call_id, cseq), []).append((end[0], end[1]))
         self._acks: dict[tuple[str, str, int], list[SipMessage]] = {}
         for m in rows(sip.filter(pl.col("method") == "ACK"), SipMessage):
             self._acks.setdefault((m.point, m.call_id or "", m.cseq or 0), []).append(m)
@@ -124,15 +147,18 @@ class _Context:
                 return None
         elif watched < self._settings["patience"] * 1e9:
             return None
-        # Of the others only the client's own: what the next hop of a proxy carries is judged there.
-        return _Series(finals, arriving, [m for m in acks if m.source == t.client and m.destination != t.server])
+        first = t.final_message or 0  # a 2xx comes by the hop nearest to its sender first
+        others = [] if arriving else [m for m in acks if m.source != t.server]
+        proxies = {server for server, final in self._path[t.point, t.call_id, t.cseq] if final > first}
+        return _Series(finals, arriving, [m for m in others if m.destination not in proxies],
+                       [m for m in others if m.destination in proxies])
 
     def occurrence(self, t: Transaction, detailed: bool) -> Occurrence | None:
         series = self._series(t)
         if series is None:
             return None
         first = series.finals[0]
-        contact = detail(self._tables, first.message).contact
+        contact = self._contacts[first.message]
         target = contact_host(contact) or t.server
         end_ns, bye_by, bye = self._calls.get((t.point, t.call_id), (None, None, None))
         lasted = (end_ns - first.ts_ns) / 1e9 if end_ns is not None and bye_by else None
@@ -141,15 +167,22 @@ class _Context:
         cited = [m.packet for m in series.finals]
         if series.stray:
             wrong = series.stray[0]
-            reasons.append(f"the ACK goes to {wrong.destination}:{wrong.destination_port} ({self._uri(wrong)}), "
+            uri = f" ({self._uri(wrong)})" if detailed else ""
+            reasons.append(f"the ACK goes to {endpoint(wrong.destination, wrong.destination_port)}{uri}, "
                            f"not to {t.server}")
             cited += [m.packet for m in series.stray]
         elif series.arriving:
             reasons.append(f"{number_of(len(series.arriving), 'ACKs')} on the way to {t.server} passed here, and it "
                            "goes on repeating")
             cited += [m.packet for m in series.arriving]
+        elif series.kept:
+            proxy = series.kept[0].destination
+            confidence = Confidence.PROBABLE
+            reasons.append(f"{number_of(len(series.kept), 'ACKs')} on the way to {proxy} passed here, and none leaves "
+                           f"it for {t.server}")
+            cited += [m.packet for m in series.kept]
         else:
-            reasons.append("no ACK passes here")
+            reasons.append(f"no ACK is seen at {t.point}" if len(self._tables.points) > 1 else "no ACK passes here")
         cut = lasted is not None and abs(lasted - CUT_S) <= CUT_TOLERANCE_S
         if cut and bye is not None:
             confidence = Confidence.PROBABLE
@@ -163,23 +196,28 @@ class _Context:
             confidence = Confidence.CONFIRMED
             reasons.append(away)
             cited += frames
-        text = "is not routable" if not routable(target) else "is a public address or a name"
+        alternatives = []
+        if not away and not series.kept:
+            bad = not routable(target)
+            alternatives.append(Alternative(
+                "the Contact of the 2xx cannot be reached", f"it names {target}, which is not routable" if bad else "",
+                "" if bad else f"it names {target}, which is a public address or a name"))
+        if not (away or series.arriving or series.stray or series.kept):
+            alternatives.append(Alternative(
+                "the 2xx does not reach the caller", "it would look the same next to the answering side",
+                "only its own side can tell"))
         return Occurrence(
             subject=t.call_id, group=(target,),
-            summary=f"{t.server} repeats its {t.status} {len(series.finals)} times; the ACK should go to {target}"
+            summary=f"{t.server} repeats its {t.status} {len(series.finals)} times; the ACK "
+                    + (f"comes to {series.kept[0].destination} only" if series.kept else f"should go to {target}")
                     + (f", and the call ends after {lasted:.1f} s." if lasted is not None else "."),
             confidence=confidence, reasons=tuple(reasons),
             evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "sip.contact": contact or ""})
             if detailed else (),
             scope={"sip.contact": target, "destination.ip": t.server}, flows=(first.flow,),
-            keys=frozenset({f"call:{t.call_id}", f"host:{t.server}"}), absence=not away,
+            keys=frozenset({f"call:{t.call_id}", f"host:{t.server}"}), absence=not away and not series.kept,
             clock=timed, constant=lasted if cut else None, start_ns=first.ts_ns,
-            end_ns=end_ns or series.finals[-1].ts_ns,
-            alternatives=(
-                Alternative("the Contact of the 2xx cannot be reached", f"it names {target}, which {text}",
-                            "" if series.stray else "no ACK to another place is seen"),
-                Alternative("the 2xx does not reach the caller", "it would look the same next to the answering side",
-                            "an ACK was sent" if series.stray or series.arriving else "only its own side can tell")))
+            end_ns=end_ns or series.finals[-1].ts_ns, alternatives=tuple(alternatives))
 
     def _uri(self, message: SipMessage) -> str | None:
         return detail(self._tables, message.message).uri
@@ -192,7 +230,7 @@ class _Context:
         for point in self._tables.points:
             acks = self._acks.get((point, t.call_id, t.cseq), []) if point != t.point else []
             if acks and acks[0].branch not in here:
-                place = f"{acks[0].destination}:{acks[0].destination_port} ({self._uri(acks[0])})"
+                place = f"{endpoint(acks[0].destination, acks[0].destination_port)} ({self._uri(acks[0])})"
                 return f"at {point} the ACK leaves for {place} and is not seen at {t.point}", [a.packet for a in acks]
         lost = self._twins.missing_at([m.message for m in series.finals])
         return (f"the {t.status} is not seen at {lost}, where other messages of the path are", []) if lost else ("", [])

@@ -2,22 +2,25 @@
 
 A server answers 401, a proxy 407, with a nonce; the client repeats the request with a digest of its password over that
 nonce, and is let in (RFC 3261 §22). Here requests that carry credentials for a realm are challenged for the same realm
-once more, again and again, or refused with 403 on REGISTER. What the packets say of the cause: credentials made with
-the very nonce just issued and refused without ``stale`` are wrong in themselves (password, user name, realm, or a URI
-that something rewrote, RFC 7616 §3.4); ``stale=true`` each time means that they are right and the nonce is not accepted
-(§3.3); a nonce that another server issued means that the servers do not share theirs; an algorithm that was not offered
-is a mismatch (RFC 8760); requests that never carry credentials come from a client without any for that realm, or with
-some for another realm. Credentials that are refused, accepted and refused again at one address, each time with the
-nonce just issued, are right: several servers answer there, and do not share their nonces. Credentials that all come
-seconds after their challenge may be right too: a nonce lives as long as its server likes.
+once more, again and again, or refused with 403: on REGISTER, or right after such a challenge. What the packets say of
+the cause: credentials made with the very nonce just issued and refused without ``stale`` are wrong in themselves
+(password, user name, realm, or a URI that something rewrote, RFC 7616 §3.4); ``stale=true`` each time means that they
+are right and the nonce is not accepted (§3.3); a nonce that another server issued means that the servers do not share
+theirs; an algorithm that was not offered is a mismatch (RFC 8760); requests that never carry credentials come from a
+client without any for that realm, or with some for another realm; three calls of one client that each end with the
+challenge say the same where the server knows this client from other requests. Credentials that are refused, accepted
+and refused again at one address, each time with the nonce just issued, are right: several servers answer there, and do
+not share their nonces. Credentials that all come seconds after their challenge may be right too: a nonce lives as long
+as its server likes.
 
 **What lifts the suspicion.** Three refusals for one realm and user (probable). One server accepts this user with a
 nonce of its own, and another refuses nonces that it did not issue (confirmed).
 
 **What looks alike and is not it.** One challenge before success is how digest works; so is one refusal of an old nonce
 followed by success. A proxy and a server that challenge once each ask for two realms. An INVITE that is refused with
-403 has passed authentication. Scanners guess passwords; their requests are left out by their User-Agent, or when one
-address tries many users and none is accepted. A password that is corrected is refused first and then accepted, once.
+403 at once, or after a nonce that had grown old, has passed authentication. Scanners guess passwords; their requests
+are left out by their User-Agent, or when one address tries many users and none is accepted. A password that is
+corrected is refused first and then accepted, once.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from collections import Counter
 import numpy as np
 import polars as pl
 
+from netdiag.detectors.sip._auth_alone import left_alone
 from netdiag.detectors.sip._auth_kinds import (
     ALGORITHM,
+    DO_NOW,
     FOREIGN,
     NONE,
     OLD,
@@ -93,7 +98,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     asked = tables.transactions.select((pl.col("status").is_in(CHALLENGED) & ~pl.col("midstream")).sum()).item()
     if not asked:
         return not_applicable("no SIP request was challenged in this capture")
-    rounds = auth_rounds(tables, _suspects(tables))
+    suspects = _suspects(tables)
+    if asked >= SURE and len(alone := left_alone(tables.transactions, SURE)):
+        more = tables.transactions.filter(pl.col("status").is_in(CHALLENGED)).join(
+            alone, on=["point", "call_id"], how="semi")
+        suspects = pl.concat([suspects, more]).unique("transaction").sort("first_ns", "transaction")
+    rounds = auth_rounds(tables, suspects)
     strangers = other_realms(rounds)
     occurrences = []
     for key, mine in rounds.items():
@@ -215,14 +225,22 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
         summary=f"{', '.join(servers)} refuse{'s' if len(servers) == 1 else ''} {len(refused) or len(run)} requests "
                 f"of {user or client}: {kind}.",
         confidence=confidence, reasons=tuple(reasons),
-        evidence=tables.evidence(rows, {"sip.auth.realm": realm, "sip.auth.username": name, "sip.auth.uri":
-                                        ", ".join(uris[:3]), "source.ip": client}) if detailed else (),
+        evidence=tables.evidence(rows, {k: v for k, v in (
+            ("sip.auth.realm", realm), ("sip.auth.username", name), ("sip.auth.uri", ", ".join(uris[:3])),
+            ("source.ip", client)) if v}) if detailed else (),
         scope={"source.ip": client, "destination.ip": servers[0], "sip.auth.realm": realm},
         flows=tuple({int(f) for f in tables.sip["flow"].gather([r.request for r in run])}),
         keys=frozenset({f"aor:{user}", *calls, *(f"host:{s}" for s in servers)}),
-        start_ns=run[0].at_ns, end_ns=run[-1].at_ns, alternatives=(
-            *expired, Alternative("password, user name or realm differ between client and server",
-                        _SPEAKS_FOR.get(kind, "it would be refused in the same way"), _SPEAKS_AGAINST.get(kind, "")),
+        start_ns=run[0].at_ns, end_ns=run[-1].at_ns, mitigation=DO_NOW[group[1]], alternatives=(
+            *expired, *_others(kind, uris), *forgets))
+
+
+def _others(kind: str, uris: list[str]) -> tuple[Alternative, ...]:
+    if kind == NONE:
+        return (Alternative("the server should know this client by its address, and does not",
+                            "the client never shows that it has an account", ""),)
+    against = _SPEAKS_AGAINST.get(kind, "")
+    return (Alternative("password, user name or realm differ between client and server",
+                        _SPEAKS_FOR.get(kind, "it would be refused in the same way"), against),
             Alternative("something on the way changes the request URI or the credentials",
-                        f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", ""),
-            *forgets))
+                        f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", against))

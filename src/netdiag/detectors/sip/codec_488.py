@@ -4,17 +4,20 @@
 3261 §21.4.26, §21.6.4), 415 a body that it does not understand (§21.4.13). Some accept the call instead and refuse
 every media line with port 0 (RFC 3264 §6), which leaves a call without media. The refusing side says more in a Warning
 header (304 media type, 305 media format, RFC 3261 §20.43) or in the SDP of the refusal; where it does not, its other
-calls in the capture show what it can do. Codecs are compared by name, clock rate, channels and those parameters that
-must agree (AMR octet-align, RFC 4867 §8.3.1), never by payload number.
+offers and answers in the capture show what it can do. Codecs are compared by name, clock rate, channels and those
+parameters that must agree (AMR octet-align, RFC 4867 §8.3.1), never by payload number.
 
 **What lifts the suspicion.** What the other side offers or answers elsewhere, with no codec of this offer among it; or
 the 200 that refuses all media (probable). A Warning between 301 and 307, SDP in the refusal, or the same call
 accepted with another offer (confirmed).
 
+A re-INVITE that is refused leaves the call as it was (RFC 3261 §14.1): less severe.
+
 **What looks alike and is not it.** A fax or video that is refused inside a call whose audio goes on. One media line
 of several refused with port 0. An offer of SRTP alone, or of RTP to somebody who speaks SRTP alone
 (SIP-SRTP-OFFER). A call that is accepted elsewhere with the same offer: trunks are tried in turn. A side that has a
-codec of this offer in its other calls refused it for another reason, such as packet times or bandwidth.
+codec of this offer in its other calls, or earlier in this one, refused it for another reason, such as packet times or
+bandwidth.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from netdiag.detectors.sip._abilities import Abilities
+from netdiag.detectors.sip._abilities import Abilities, where
+from netdiag.detectors.sip._keys import kinds
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -68,6 +72,7 @@ CODEC_WARNINGS, WARNINGS = ("304", "305"), ("301", "302", "303", "306", "307")
 """Media type and format; network, transport, attribute and parameter (RFC 3261 §20.43)."""
 DETAILED = 200
 """Calls whose frames are listed; the others of a flood are counted (practice)."""
+_PASSED = "passes it on, at"
 _WARNING = re.compile(r'(3\d\d) \S+ "([^"]{0,200})')
 
 
@@ -138,13 +143,16 @@ class _Context:
 
     def _refused(self, exchange: Exchange, offer: Body, final: SipMessage, several: list[Exchange]) -> _Refusal | None:
         values = head(self._tables, final.message).get("warning", [])
-        warning = next((m for value in values if (m := _WARNING.search(value))), None)
+        warnings = sorted((m for value in values for m in _WARNING.finditer(value)),
+                          key=lambda m: (m[1] not in CODEC_WARNINGS, m[1] not in WARNINGS))
+        warning = next(iter(warnings), None)
         code = warning[1] if warning else ""
         reason = f"Warning {code}: {warning[2]}" if warning else "no Warning says why"
         refusal = _Refusal(exchange, final, Confidence.SUSPECTED, [reason])
         if code in CODEC_WARNINGS or (code in WARNINGS and False in offer.profiles):
             refusal.confidence = Confidence.CONFIRMED
-        elif offer.profiles == {True}:
+        elif offer.profiles == {True} and not any(
+                kinds(offer) & kinds(b) for b in self._abilities.of(final, offer.message)):
             return None
         same = [e for e in several if e is not exchange and e.offer and e.accepted
                 and e.request.ts_ns >= exchange.request.ts_ns]
@@ -160,7 +168,7 @@ class _Context:
     def _compared(self, offer: Body, refusal: _Refusal) -> _Refusal | None:
         """With what the refusing side can do; None when that has a codec of the offer, and nothing says otherwise."""
         own, response = refusal.exchange.refused, refusal.response
-        bodies = own or self._abilities.of(response)
+        bodies = own or self._abilities.of(response, offer.message)
         theirs = frozenset[str]().union(*(b.voices for b in bodies))
         if not theirs:
             return refusal
@@ -168,8 +176,8 @@ class _Context:
         if theirs & offer.voices or profiles.isdisjoint(offer.profiles):
             return refusal if refusal.confidence == Confidence.CONFIRMED else None
         refusal.supported = theirs
-        where = "the refusal itself lists" if own else f"in other calls {response.source} has"
-        refusal.reasons.append(f"{where} {_text(theirs)}")
+        whence = "the refusal itself lists" if own else f"{where(bodies, response)} {response.source} has"
+        refusal.reasons.append(f"{whence} {_text(theirs)}")
         refusal.confidence = max(refusal.confidence, Confidence.CONFIRMED if own else Confidence.PROBABLE)
         refusal.packets.append(bodies[0].message.packet)
         return refusal
@@ -191,7 +199,7 @@ def _once(refusals: list[_Refusal]) -> list[_Refusal]:
         if known is r:
             continue
         known.confidence, known.healed = max(known.confidence, r.confidence), known.healed or r.healed
-        known.reasons.append(f"{r.response.source} passes it on, at {r.response.point}")
+        known.reasons.append(f"{r.response.source} {_PASSED} {r.response.point}")
         known.packets += [r.exchange.request.packet, r.response.packet]
     return list(first.values())
 
@@ -216,7 +224,7 @@ def _occurrence(tables: Tables, r: _Refusal, detailed: bool) -> Occurrence:
         keys=frozenset({f"call:{request.call_id}", f"host:{final.source}"}),
         start_ns=request.ts_ns, end_ns=final.ts_ns, alternatives=(Alternative(
             "an element behind it refused, for another reason", "border elements turn other failures into 488",
-            r.reasons[-1] if r.confidence > Confidence.SUSPECTED else ""),))
+            next(x for x in reversed(r.reasons) if _PASSED not in x) if r.confidence > Confidence.SUSPECTED else ""),))
 
 
 def _text(codecs: frozenset[str]) -> str:

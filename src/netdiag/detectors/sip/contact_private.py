@@ -39,11 +39,11 @@ from netdiag.model import (
     times,
 )
 from netdiag.tables import Tables
-from netdiag.tables.addresses import routable
+from netdiag.tables.addresses import endpoint, routable
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
 from netdiag.tables.sip_head import head
-from netdiag.tables.sip_route import Target, target, unreachable
+from netdiag.tables.sip_route import Target, contact, target, unreachable
 
 PATTERN = Pattern(
     id="SIP-CONTACT-PRIVATE",
@@ -82,8 +82,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return clear(f"{number_of(answered, 'answered INVITEs')}; in none does a request to an unreachable Contact or "
                      "Record-Route fail")
     calls = pl.concat([tables.transactions.filter(_ANSWERED), context.suspects])
-    ends = calls.select("call_id", "client", "server").unique()
-    examined = Counter(host for row in ends.iter_rows() for host in {row[1], row[2]})
+    ends = pl.concat([calls.select("call_id", host=end) for end in ("client", "server")]).unique()
+    examined = Counter(ends["host"].to_list())
     return found(occurrences, population="calls" if early else "answered calls",
                  examined={o.group: examined[str(o.scope["source.ip"])] for o in occurrences})
 
@@ -123,6 +123,16 @@ class _Context:
                 (pl.col("method") == "INVITE") & pl.col("to_tag").is_null() & ~_ANSWERED.fill_null(value=False)
                 & pl.col("provisional_status").is_not_null())
             self.suspects = pl.concat([self.suspects, early.join(pracks, on=_CALL, how="semi", maintain_order="left")])
+        self._flow = tables.sip["flow"].to_numpy()
+        self._errors: dict[tuple[int, str], list[tuple[int, str, str]]] = {}
+        for flow, host, *rest in tables.icmp.filter(pl.col("quoted_flow").is_not_null()).select(
+                "quoted_flow", "quoted_destination", "packet", "name", "source").iter_rows():
+            self._errors.setdefault((flow, host), []).append((rest[0], rest[1], rest[2]))
+        self._hops: dict[tuple[str, str, int], list[tuple[str, str, int | None, int | None]]] = {}
+        for point, call_id, cseq, *hop in self.suspects.select(
+                *_CALL, "cseq", "client", "server", pl.col("request_messages").list.first(),
+                "final_message").iter_rows():
+            self._hops.setdefault((point, call_id, cseq), []).append((hop[0], hop[1], hop[2], hop[3]))
         self._acks: dict[tuple[str, str, int], list[SipMessage]] = {}
         if len(repeating):
             for m in rows(tables.sip.filter((pl.col("method") == "ACK") & pl.col("call_id").is_in(
@@ -140,8 +150,16 @@ class _Context:
                 continue
             fate = self._fate(t, named, sender, answered and message == reply)
             if fate.lost or fate.denied or fate.finals:
+                source = self._author(t, named, source, message == reply)
                 out.append(self._occurrence(t, message, named, source, sender, fate, detailed))
         return out
+
+    def _author(self, t: Transaction, named: Target, source: str, by_callee: bool) -> str:
+        """Who wrote the Contact, as far as its hops show: proxies pass it on as it is (RFC 3261 §16.6 item 1)."""
+        hops = self._hops.get((t.point, t.call_id, t.cseq), ()) if named.header == "Contact" else ()
+        told = [(message, host) for client, server, request, final in hops
+                for message, host in ((final, server) if by_callee else (request, client),) if message is not None]
+        return next((host for message, host in sorted(told) if contact(self._tables, message) == named.uri), source)
 
     def _reliable(self, t: Transaction) -> int | None:
         """The first provisional response that must be acknowledged."""
@@ -167,26 +185,25 @@ class _Context:
         requests = [*(m for f in failed for m in f.request_messages), *(a.message for a in fate.acks)]
         replies = [m for f in fate.denied for m in f.response_messages]
         finals = [m for m in fate.finals if sip["status"][m] == t.status]
-        flows = set(sip["flow"].gather(requests).to_list()) if requests else set()
-        errors = self._tables.icmp.filter(
-            pl.col("quoted_flow").is_in(flows) & (pl.col("quoted_destination") == named.host))
+        flows = {int(f) for f in self._flow[requests]}
+        errors = [e for f in sorted(flows) for e in self._errors.get((f, named.host), ())]
         reasons = [f"the {named.header} of {source} is {named.uri}, which {sender} cannot reach"]
         confidence = Confidence.SUSPECTED
         if failed or fate.acks:
             confidence = Confidence.PROBABLE
         for f in fate.lost:
-            reasons.append(f"{f.method} goes to {f.server}:{f.server_port} {times(f.sends)}, no response")
+            reasons.append(f"{f.method} goes to {endpoint(f.server, f.server_port)} {times(f.sends)}, no response")
         if finals:
             reasons.append(f"the {t.status} is sent {times(len(finals))}, "
                            + (f"while the ACK goes to {named.host}" if fate.acks else "no ACK passes here"))
         for f in fate.denied:
             reasons.append(f"{f.server} answers {f.method} with 481: another host has this address")
-        if len(errors):
-            reasons.append(f"ICMP {errors['name'][0]} from {errors['source'][0]} about a request to it")
-        if len(errors) or fate.denied or (finals and fate.acks):
+        if errors:
+            reasons.append(f"ICMP {errors[0][1]} from {errors[0][2]} about a request to it")
+        if errors or fate.denied or (finals and fate.acks):
             confidence = Confidence.CONFIRMED
-        cited = sip["packet"].gather([message, *requests, *replies, *finals]).to_list()
-        cited += errors["packet"].head(3).to_list()
+        cited = sip["packet"].gather([message, *requests, *replies, *finals]).to_list() if detailed else []
+        cited += [packet for packet, *_ in errors[:3]]
         return Occurrence(
             subject=t.call_id, group=(source, named.host),
             title=f"{named.header} cannot be reached: requests inside the dialog get lost",
@@ -196,9 +213,9 @@ class _Context:
             evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "sip.contact": named.uri,
                                                    "source.ip": source}) if detailed else (),
             scope={"source.ip": source, "sip.contact": named.host},
-            flows=(int(sip["flow"][message]), *sorted(flows)),
-            keys=frozenset({f"call:{t.call_id}", f"host:{source}"}), absence=confidence < Confidence.CONFIRMED,
+            flows=(int(self._flow[message]), *sorted(flows)),
+            keys=frozenset({f"call:{t.call_id}"}), absence=confidence < Confidence.CONFIRMED,
             start_ns=t.first_ns, end_ns=max([t.last_ns, *(f.last_ns for f in failed)]), alternatives=(
                 Alternative("the requests get lost on the way for another reason", "it would look the same from here",
-                            "ICMP says that the address is the reason" if len(errors) else
+                            "ICMP says that the address is the reason" if errors else
                             f"nobody outside its own network has a way to {named.host}"),))

@@ -43,6 +43,7 @@ from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
 from netdiag.tables.sip_details import detail
 from netdiag.tables.sip_route import target
+from netdiag.tables.sip_routing import routing
 from netdiag.tables.speakers import foreign
 
 PATTERN = Pattern(
@@ -167,16 +168,14 @@ def _denied(tables: Tables, t: Transaction, setups: dict[tuple[str, str], list[T
 
 
 def _nearest(tables: Tables, denied: list[_Denied]) -> list[_Denied]:
-    """Each request once, where several points saw it: the one nearest to who answers, by the TTL that is left.
-
-    A balancer or NAT between the points changes the addresses, so that it would look like two hosts that deny it.
-    """
+    """Each request once, where several points saw it: the one nearest to who answers, by its Via and the TTL left."""
     same: dict[tuple[str, int, str, str | None], list[_Denied]] = {}
     for d in denied:
-        same.setdefault((d.t.call_id, d.t.cseq, d.t.method, d.t.branch), []).append(d)
+        same.setdefault((d.t.call_id, d.t.cseq, d.t.method, d.request.from_tag), []).append(d)
     out = []
     for seen in same.values():
-        lead = min(seen, key=lambda d: int(tables.packets.ttl[d.request.packet])) if len(seen) > 1 else seen[0]
+        lead = seen[0] if len(seen) == 1 else min(seen, key=lambda d: (
+            -len(routing(tables, d.request.message).via), int(tables.packets.ttl[d.request.packet])))
         out.append(replace(lead, elsewhere=tuple(m for d in seen if d is not lead for m in (
             d.setup.message, *d.t.request_messages, d.final.message))))
     return out

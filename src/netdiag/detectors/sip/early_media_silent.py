@@ -39,6 +39,7 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.rtp import RtpStream
 from netdiag.tables.schema import rows
 from netdiag.tables.sip_head import has_option, head
@@ -170,17 +171,17 @@ class _Context:
         for s, what in [(s, "goes to a port that the caller did not offer") for s in astray] + [
                 (s, "is seen on the far leg alone") for s in far]:
             out.confidence, out.absence, out.seen = Confidence.PROBABLE, False, True
-            out.reasons.append(f"audio from {s.source} to {s.destination}:{s.destination_port} {what}")
+            out.reasons.append(f"audio from {s.source} to {endpoint(s.destination, s.destination_port)} {what}")
             out.packets.append(s.first_packet)
         there = [(p, s) for p, s in self._elsewhere.get(row["call_id"], []) if p != row["point"] and out.seen]
         if errors:
             _, packet, name, source = errors[0]
-            out.reasons.append(f"ICMP {name} from {source} about packets to {target[0]}:{target[1]}")
+            out.reasons.append(f"ICMP {name} from {source} about packets to {endpoint(*target)}")
             out.packets += [packet, *(s.first_packet for s in during[:1])]
         if there:
             point, s = there[0]
-            out.reasons.append(f"at {point} audio from {s.source} goes to {s.destination}:{s.destination_port} before "
-                               "the answer")
+            out.reasons.append(f"at {point} audio from {s.source} goes to "
+                               f"{endpoint(s.destination, s.destination_port)} before the answer")
             out.packets.append(s.first_packet)
         if errors or there:
             out.confidence, out.absence, out.seen = Confidence.CONFIRMED, False, True
@@ -198,10 +199,12 @@ class _Context:
 
     def occurrence(self, f: _Silence, detailed: bool) -> Occurrence:
         row = f.row
-        place, to = f"{row['address']}:{row['port']}", f"{row['to']}:{row['to_port']}"
+        place, to = endpoint(row["address"], row["port"]), endpoint(row["to"], row["to_port"])
         waits = not any(s.sender == "caller" and s.first_ns < row["until"] for s in self._streams.get(row["call"], ()))
+        end = "the answer" if row["answer_ns"] else "the end"
         return Occurrence(
             subject=row["call_id"], group=(row["address"],),
+            title="" if row["answer_ns"] else "Early media announced, but nothing is heard before the call fails",
             summary=f"{row['source']} announces audio from {place} with 183; none reaches {to} in "
                     f"{(row['until'] - row['ts_ns']) / 1e9:.1f} s before the "
                     f"{'answer' if row['answer_ns'] else 'end of the call'}.",
@@ -212,7 +215,7 @@ class _Context:
             keys=frozenset({f"call:{row['call_id']}", f"host:{row['address']}"}), absence=f.absence,
             start_ns=row["ts_ns"], end_ns=row["until"], alternatives=(
                 Alternative("the relay waits for the caller's first packet",
-                            "the caller sends none either before the answer" if waits else "",
-                            "" if waits else "the caller does send audio before the answer"),
+                            f"the caller sends none either before {end}" if waits else "",
+                            "" if waits else f"the caller does send audio before {end}"),
                 Alternative("the called side has no announcement and should send 180", "nothing leaves it, as far as "
                             "this point shows" if f.absence else "", "" if f.absence else "its audio is seen")))

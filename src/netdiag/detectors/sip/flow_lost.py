@@ -49,6 +49,7 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.schema import rows
 from netdiag.tables.tcp import Connection
 
@@ -152,8 +153,8 @@ class _Context:
         what = "is reset" if row["refused"] else f"is not answered ({len(syns)} SYNs)"
         where = "from which it had spoken to the server" if not row["aor"] else (
             "from which it had registered" if port == row["source_port"] else "of its Contact")
-        reasons = [f"a new connection to {client}:{port}, the port {where}, {what}"]
-        return self._made(row, row["aor"] or f"{client}:{port}", row["client"], at_ns, reasons, later, [
+        reasons = [f"a new connection to {endpoint(client, port)}, the port {where}, {what}"]
+        return self._made(row, row["aor"] or endpoint(client, port), row["client"], at_ns, reasons, later, [
             *syns, *row["rst_packets"], *again], not row["refused"], client)
 
     def call(self, row: Row) -> Occurrence | None:

@@ -39,6 +39,7 @@ from netdiag.model import (
     found,
     not_applicable,
     number_of,
+    seconds,
 )
 from netdiag.tables import Tables
 from netdiag.tables.schema import rows
@@ -64,8 +65,10 @@ PATTERN = Pattern(
 
 LOOP_DETECTED, TOO_MANY_HOPS = 482, 483
 PROBES = ("OPTIONS", "REGISTER")
+FEW_HOPS = 10
+"""A request that still has more did not begin with too few (practice; 70 is recommended, RFC 3261 §8.1.1.6)."""
 PROBE_HOPS = 1
-"""Max-Forwards of a question for the next server or two (RFC 3261 §11, §10.2)."""
+"""Max-Forwards of a question for the next server or two (RFC 3261 §11 for OPTIONS; REGISTER likewise: practice)."""
 READ = 8
 """Passes of a hop whose headers are read (practice: two more than prove it, twice over)."""
 SLOTS, SPREAD = 1 << 20, np.uint64(1_000_003)
@@ -146,8 +149,8 @@ def _occurrence(tables: Tables, settings: dict[str, float], all_: list[Transacti
              if len(passes) >= settings["min_passes"] and _circles(tables, passes)]
     first = all_[0]
     if loops:
-        circle = [t for passes in loops for t in passes]
-        low, high = (routing(tables, t.request_messages[0]).max_forwards for t in (loops[0][-1], loops[0][0]))
+        circle = sorted((t for passes in loops for t in passes), key=lambda t: t.first_ns)
+        low, high = (routing(tables, t.request_messages[0]).max_forwards for t in (circle[-1], circle[0]))
         uris = details(tables, [t.request_messages[0] for t in loops[0][:READ]], ("uri",))["uri"]
         kind = "loop" if uris.n_unique() == 1 else "spiral"
         confidence = Confidence.CONFIRMED
@@ -155,9 +158,9 @@ def _occurrence(tables: Tables, settings: dict[str, float], all_: list[Transacti
         reasons.append(f"Max-Forwards falls from {high} to {low}; the Request-URI "
                        + ("stays the same" if kind == "loop" else "changes"))
         group = tuple(sorted({t.server for t in circle}))
-        cited = [t.request_messages[0] for t in sorted(circle, key=lambda t: t.first_ns)[:CITED]]
+        cited = [t.request_messages[0] for t in circle[:CITED]]
         summary = (f"{first.method} {first.call_id} goes in a {kind} over {', '.join(group)}, "
-                   f"{len(circle)} passes in {(circle[-1].last_request_ns - circle[0].first_ns) / 1e9:.3g} s.")
+                   f"{len(circle)} passes in {seconds((circle[-1].last_request_ns - circle[0].first_ns) / 1e9)}.")
     else:
         lone = [t for t in all_ if t.status in (LOOP_DETECTED, TOO_MANY_HOPS)]
         told = next(((t, said) for t in lone if (said := _refusal(tables, t, all_))), None)
@@ -172,17 +175,25 @@ def _occurrence(tables: Tables, settings: dict[str, float], all_: list[Transacti
         cited.append(answered.final_message)
         if loops:
             reasons.append(f"{answered.server} ends it with {answered.status}")
+    others: tuple[Alternative, ...] = ()
+    if not loops:
+        left = routing(tables, cited[0]).max_forwards
+        small = left is not None and left < FEW_HOPS
+        others = (Alternative("two branches of a fork met at one user agent", "that too is answered with 482", ""),) \
+            if answered is not None and answered.status == LOOP_DETECTED else (
+            Alternative("the request began with too small a Max-Forwards",
+                        f"it comes with {left}" if small else "its passes are not in this capture",
+                        "" if small or left is None else f"it comes with {left}"),
+            Alternative("the way is long, and no circle", "", "70 hops are far more than any network needs"))
     packets, flows = tables.sip["packet"][cited].to_list(), tables.sip["flow"][cited].unique().to_list()
     return Occurrence(
         subject=first.call_id, group=group, summary=summary, confidence=confidence, reasons=tuple(reasons),
+        title="" if loops or answered is None else f"Routing loop reported: {first.method} is answered with "
+        f"{answered.status}",
         evidence=tables.evidence(packets, {"sip.call_id": first.call_id, "sip.method": first.method}),
         scope={"destination.ip": group[0], "sip.method": first.method}, flows=tuple(flows),
         keys=frozenset({f"call:{first.call_id}", *(f"host:{server}" for server in group)}),
-        start_ns=first.first_ns, end_ns=max(t.last_ns for t in all_), alternatives=() if loops else (
-            Alternative("the request began with too small a Max-Forwards", "its passes are not in this capture", ""),
-            Alternative("two branches of a fork met at one user agent", "that too is answered with 482", "")
-            if first.status == LOOP_DETECTED else
-            Alternative("the way is long, and no circle", "", "70 hops are far more than any network needs")))
+        start_ns=first.first_ns, end_ns=max(t.last_ns for t in all_), alternatives=others)
 
 
 def _circles(tables: Tables, passes: list[Transaction]) -> bool:

@@ -43,6 +43,7 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.sip import Transaction
 from netdiag.tables.sip_twins import SipTwins
 
@@ -51,7 +52,7 @@ PATTERN = Pattern(
     title="Trunk keep-alive flaps: OPTIONS probes of a peer fail and succeed in turn",
     severity=Severity.HIGH,
     cases=("trunk-flap-after-failover",),
-    needs=("transactions", "sip", "quality"),
+    needs=("transactions", "sip", "quality", "tcp"),
     references=(Reference("RFC 3261 §11, §17.1.2.2"),),
     filter='sip.CSeq.method == "OPTIONS"',
     mitigation="Wait longer for the answer, and mark the peer down only after several failed probes in a row.",
@@ -141,6 +142,9 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[Probe])
     silent = sum(1 for t in down if not t.response_messages)
     if silent:
         reasons.append(f"{silent} get no response of any kind")
+    resets = _resets(tables, down)
+    if resets:
+        reasons.append(f"{first.server} resets {number_of(resets, 'connections')} of these probes")
     if late:
         reasons.append(f"{len(late)} are answered, after up to {max(late):.1f} s: the prober has stopped repeating "
                        "them and given up before")
@@ -157,28 +161,38 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[Probe])
         confidence = Confidence.CONFIRMED
         reasons.append(elsewhere)
     times = [s for p in series if p.up and (s := p.transaction.response_s) is not None]
-    reasons.append(f"answers take {median(times) * 1000:.3g} ms, the slowest {max(times) * 1000:.3g} ms" if times
-                   else "no answer has a known delay")
+    delays = list(dict.fromkeys(f"{s * 1000:.3g} ms" for s in (median(times), max(times)))) if times else []
+    reasons.append(f"answers take {', the slowest '.join(delays)}" if delays else "no answer has a known delay")
     cited = [m for t in down for m in (*t.request_messages, *t.response_messages)]
     cited += [m for a, b in pairwise(series) if b.up and not a.up
               for m in (b.transaction.request_messages[0], b.transaction.response_messages[0])]
     packets = tables.sip["packet"][cited].to_list() + frames
     flows = tuple(tables.sip["flow"][[t.request_messages[0] for t in down]].unique().to_list())
     return Occurrence(
-        subject=f"{first.client} → {first.server}:{first.server_port}", group=(first.client, first.server),
+        subject=f"{first.client} → {endpoint(first.server, first.server_port)}", group=(first.client, first.server),
         summary=f"{len(down)} of {len(series)} OPTIONS probes of {first.client} to {first.server} fail, "
                 f"in {number_of(len(spans), 'spells')}; in between it answers.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(packets, {"sip.method": "OPTIONS", "destination.ip": first.server}),
         scope={"source.ip": first.client, "destination.ip": first.server}, flows=flows,
         keys=frozenset({f"host:{first.server}"} | {f"call:{t.call_id}" for t in down[:20]}),
-        absence=bool(silent) and not codes and not elsewhere, clock=bool(elsewhere),
+        absence=silent > resets and not codes and not elsewhere, clock=bool(elsewhere),
         start_ns=down[0].first_ns, end_ns=down[-1].last_ns, alternatives=(
             Alternative("the peer is too busy to answer in time", "its own 503 says so" if 503 in codes else
                         "its answers come late" if late else "probes without an answer fit",
                         "it answers INVITEs meanwhile" if good else ""),
-            Alternative("the path loses probes or their answers", "some get no response" if silent else "",
-                        "" if silent else "each probe is answered")))
+            Alternative("the path loses probes or their answers", "some get no response" if silent > resets else "",
+                        "" if silent > resets else "each probe is answered, or its connection reset")))
+
+
+def _resets(tables: Tables, down: list[Transaction]) -> int:
+    """Connections of failed probes that end with a reset of the probed side."""
+    streams = {t.request_messages[0]: t.client for t in down if t.transport != "udp" and not t.response_messages}
+    if not streams:
+        return 0
+    sent = pl.DataFrame({"flow": tables.sip["flow"].gather(list(streams)), "prober": list(streams.values())}).unique()
+    by_peer = pl.when(pl.col("client") == pl.col("prober")).then("rst_by_server").otherwise("rst_by_client")
+    return tables.tcp.join(sent, on="flow").filter(by_peer).height
 
 
 def _down(series: list[Probe]) -> Iterator[tuple[int, int]]:

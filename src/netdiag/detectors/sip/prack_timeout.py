@@ -162,8 +162,10 @@ class _Context:
             reasons.append(f"a PRACK with RAck {wanted} passes here, and the repetition goes on")
             packets += [m.packet for m in arriving[:3]]
         elif here:
-            reasons.append(f"the PRACK goes to {here[0].destination} with RAck {self._rack(here[0])}; {first.source} "
-                           f"waits for RAck {wanted}")
+            said = self._rack(here[0])
+            reasons.append(f"the PRACK with RAck {said} goes to {here[0].destination}, "
+                           + (f"not to {first.source}" if said == wanted else
+                              f"and {first.source} waits for RAck {wanted}"))
             packets += [m.packet for m in here[:3]]
         elif there:
             away, confidence = True, Confidence.CONFIRMED
@@ -239,8 +241,8 @@ class _Context:
         return Occurrence(
             subject=m.call_id or "", group=(m.source, f.kind), title=f"Reliable provisional response: {f.kind}",
             summary=f"{m.source} {f.text}.", confidence=f.confidence, reasons=f.reasons,
-            evidence=self._tables.evidence(f.packets, {"sip.call_id": m.call_id or "", "sip.contact": contact})
-            if detailed else (),
+            evidence=self._tables.evidence(f.packets, {
+                "sip.call_id": m.call_id or "", **({"sip.contact": contact} if contact else {})}) if detailed else (),
             scope={"source.ip": m.source, "destination.ip": m.destination}, flows=(m.flow,), absence=f.absence,
             keys=frozenset({f"call:{m.call_id}", f"host:{m.source}"}), constant=f.constant, start_ns=m.ts_ns,
             end_ns=max(m.ts_ns, f.end_ns), alternatives=(Alternative(

@@ -42,9 +42,10 @@ from netdiag.model import (
     inconclusive,
     not_applicable,
     number_of,
+    seconds,
 )
 from netdiag.tables import Tables
-from netdiag.tables.addresses import realm
+from netdiag.tables.addresses import endpoint, realm
 from netdiag.tables.mappings import DEFAULT_EXPIRES, Flows, clients, inbound
 from netdiag.tables.sip_twins import SipTwins
 
@@ -69,6 +70,8 @@ ALIKE = 3
 """Clients that fail after the same silence, for certainty (pattern's own rule; practice)."""
 MOST = 0.5
 """Of the time between two REGISTERs: a longer silence means that no keep-alive is in use (practice)."""
+SHORT_S = 1.0
+"""A shorter silence is one exchange, and shows nothing of a mapping (practice)."""
 DETAILED = 200
 """Requests whose frames are listed; the others of a flood are counted (practice)."""
 
@@ -137,7 +140,7 @@ def _seen_from_inside(every: pl.DataFrame, flows: Flows, least: float) -> str:
     if not silent:
         return ""
     aor, longest_s = max(silent.items(), key=lambda item: (item[1], item[0]))
-    return (f"seen from inside the NAT: {aor} stays registered through a silence of {longest_s:.3g} s"
+    return (f"seen from inside the NAT: {aor} stays registered through a silence of {seconds(longest_s)}"
             + (f" ({len(silent)} such clients)" if len(silent) > 1 else "")
             + "; whether requests to it were lost outside does not show here")
 
@@ -170,14 +173,15 @@ def _alike(a: float, b: float) -> bool:
 
 def _occurrence(tables: Tables, twins: SipTwins | None, row: dict[str, object], silence: float, last: int, bore: float,
                 gaps: dict[tuple[str, str], float]) -> Occurrence:
-    place = f"{row['source']}:{row['source_port']}"
+    place = endpoint(str(row["source"]), int(str(row["source_port"])))
     messages = [int(m) for m in row["request_messages"]]  # type: ignore[attr-defined]
     registered = (int(str(row["first_ns"])) - int(str(row["registered_ns"]))) / 1e9
     confidence = Confidence.SUSPECTED
-    reasons = [f"{row['method']} sent {row['sends']} times to {place} without answer, {silence:.3g} s after the "
-               f"client's last packet and {registered:.3g} s into a registration of {row['expires_granted'] or '?'} s"]
-    if bore:
-        reasons.append(f"the longest silence of this client that did no harm is {bore:.3g} s")
+    reasons = [f"{row['method']} sent {row['sends']} times to {place} without answer, {seconds(silence)} after the "
+               f"client's last packet and {seconds(registered)} into a registration of "
+               f"{row['expires_granted'] or '?'} s"]
+    if bore >= SHORT_S:
+        reasons.append(f"the longest silence of this client that did no harm is {seconds(bore)}")
     if row["next_port"] != row["source_port"]:
         confidence = Confidence.PROBABLE
         reasons.append(f"its next REGISTER comes from port {row['next_port']} of the same address")
@@ -197,7 +201,7 @@ def _occurrence(tables: Tables, twins: SipTwins | None, row: dict[str, object], 
         cited += twins.of(later)["packet"].to_list()
     return Occurrence(
         subject=str(row["aor"]), group=(str(row["source"]),),
-        summary=f"{row['aor']} could not be reached at {place} after {silence:.3g} s of silence, and came back from "
+        summary=f"{row['aor']} could not be reached at {place} after {seconds(silence)} of silence, and came back from "
                 f"port {row['next_port']}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(cited, {"sip.aor": str(row["aor"]), "sip.call_id": str(row["call_id"]),

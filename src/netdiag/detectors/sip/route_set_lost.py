@@ -12,6 +12,9 @@ have come through. Also where such a request of an end, not answered either, has
 Route without ``lr`` (strict routing, §16.12, of which RFC 2543 left little), or is sent elsewhere than its topmost
 Route says.
 
+A Contact that only the proxy can reach (SIP-CONTACT-PRIVATE) is then no fault of its own: with the proxy in the route
+nobody else would need it.
+
 **What lifts the suspicion.** That it goes past the proxy (probable; a strange Route alone is suspected). A second
 capture point at the proxy which has the INVITE, and never the request (confirmed).
 
@@ -24,10 +27,10 @@ has one Via.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import polars as pl
 
+from netdiag.detectors.sip._ways import Way, fault
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -43,11 +46,11 @@ from netdiag.model import (
     number_of,
 )
 from netdiag.tables import Tables
-from netdiag.tables.addresses import realm, routable
+from netdiag.tables.addresses import endpoint, realm, routable
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import SipMessage, Transaction
 from netdiag.tables.sip_head import head
-from netdiag.tables.sip_routing import RouteUri, Routing, after, routing
+from netdiag.tables.sip_routing import RouteUri, after, routing
 from netdiag.tables.sip_twins import SipTwins
 
 PATTERN = Pattern(
@@ -64,7 +67,7 @@ PATTERN = Pattern(
     next_capture="Capture at the proxy: does it see the ACK and the BYE of the call?",
     settings=(Setting("min_sends", 4, "sends", "practice: 3.5 s of Timer E"),
               Setting("min_2xx", 3, "sends", "practice: the 2xx and two repetitions, 1.5 s")),
-    explains=("SIP-ACK-LOST", "SIP-PRACK-TIMEOUT"),
+    explains=("SIP-CONTACT-PRIVATE", "SIP-ACK-LOST", "SIP-PRACK-TIMEOUT"),
 )
 
 TIMER_F_NS = 32_000_000_000
@@ -73,37 +76,6 @@ DETAILED = 1000
 """Calls that are looked at closely (practice)."""
 COPIES = 8
 """INVITEs and 2xx of one call that are read, one for each hop (practice)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """The way of one call's INVITE, as all points together show it."""
-
-    invites: list[tuple[SipMessage, Routing]]
-    """One for each hop, the one with most Via first."""
-    answers: list[tuple[SipMessage, Routing]]
-    """2xx or reliable 18x, one for each hop."""
-
-    @property
-    def proxies(self) -> frozenset[str]:
-        """Hosts and addresses of the elements between the ends."""
-        deepest = len(self.invites[0][1].via)
-        out = set[str]().union(*self.invites[0][1].via[:-1])
-        for message, said in self.invites:
-            if len(said.via) > 1:
-                out.add(message.source)
-            if len(said.via) < deepest:
-                out.add(message.destination)
-        return frozenset(out)
-
-    def following(self, request: SipMessage, by_caller: bool) -> frozenset[str]:
-        """Proxies next to the sender of ``request`` that the answer of this very dialog came through."""
-        tag = request.to_tag if by_caller else request.from_tag
-        depths = [(m, len(said.via)) for m, said in self.answers if m.to_tag == tag]
-        if by_caller:
-            deepest = max((depth for _, depth in depths), default=0)
-            return frozenset(m.source for m, depth in depths if m.destination == request.source and depth < deepest)
-        return frozenset(m.destination for m, depth in depths if m.source == request.source and depth > 1)
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -150,7 +122,7 @@ class _Context:
                             SipMessage):
             self._calls.setdefault(message.call_id or "", []).append(message)
 
-    def _way(self, call_id: str, early: bool) -> _Way | None:
+    def _way(self, call_id: str, early: bool) -> Way | None:
         """None where nothing shows that a proxy was passed; ``early``: a reliable 18x has the route as well."""
         hops: dict[tuple[object, ...], SipMessage] = {}
         answers: dict[tuple[object, ...], SipMessage] = {}
@@ -165,7 +137,7 @@ class _Context:
         invites.sort(key=lambda pair: -len(pair[1].via))
         if not invites or len(invites[0][1].via) < 2 or not answers:
             return None
-        return _Way(invites, [(m, routing(self._tables, m.message)) for m in list(answers.values())[:COPIES]])
+        return Way(invites, [(m, routing(self._tables, m.message)) for m in list(answers.values())[:COPIES]])
 
     def _astray(self, t: Transaction) -> list[SipMessage]:
         """The sends of the request that failed; for a 2xx that keeps coming, its ACKs that go past the server."""
@@ -188,13 +160,13 @@ class _Context:
                 return None
         past = request.destination not in way.proxies and request.destination not in {r.host for r in recorded}
         whose = f" of {min(passed)}" if passed is not way.proxies else ""
-        fault = _fault(request, said, recorded, past, whose)
-        if fault is None:
+        wrong = fault(request, said, recorded, past, whose)
+        if wrong is None:
             return None
         confidence = Confidence.PROBABLE if past else Confidence.SUSPECTED
         proxies = sorted(p for p in passed if realm(p) != "name") or sorted(passed)
         what = "the 2xx goes on coming" if request.method == "ACK" else f"{t.sends} sends, no response of any kind"
-        reasons = [f"the INVITE came by {', '.join(proxies)} ({len(way.invites[0][1].via)} Via)", fault, what]
+        reasons = [f"the INVITE came by {', '.join(proxies)} ({len(way.invites[0][1].via)} Via)", wrong, what]
         missed = self._missed_at(request, way, proxies) if past else ""
         if missed:
             confidence = Confidence.CONFIRMED
@@ -202,22 +174,32 @@ class _Context:
         cited = [way.invites[0][0].packet, way.answers[0][0].packet, *(m.packet for m in sent),
                  *self._tables.sip["packet"][list(t.response_messages)].to_list(),
                  *(m.packet for m, _ in way.invites if m.point == missed)]
-        where = "reachable from anywhere" if routable(request.destination) else "not reachable from a public network"
+        lost = past and routable(request.source) and not routable(request.destination)
+        if lost:
+            reasons.append(f"{request.destination} cannot be reached from a public network")
+        gone = Alternative("the other end is gone", "no response of any kind" if request.method != "ACK" else "",
+                           self._last_seen(request))
         return Occurrence(
             subject=t.call_id, group=tuple(proxies),
-            summary=f"{request.source} sends {request.method} to {request.destination}:{request.destination_port}"
+            summary=f"{request.source} sends {request.method} to "
+                    f"{endpoint(request.destination, request.destination_port)}"
                     + (f", past {proxies[0]}" if past else "") + f": {what}.",
             confidence=confidence, reasons=tuple(reasons),
             evidence=self._tables.evidence(cited, {"sip.call_id": t.call_id, "destination.ip": request.destination}),
             scope={"source.ip": request.source, "destination.ip": request.destination, "sip.proxy": proxies[0]},
-            flows=(request.flow,), keys=frozenset({f"call:{t.call_id}", *(f"host:{p}" for p in proxies)}),
-            absence=not missed, clock=bool(missed), start_ns=request.ts_ns,
-            end_ns=max(sent[-1].ts_ns, t.last_ns), alternatives=(
-                Alternative("the Contact it is sent to cannot be reached", f"{request.destination} is {where}", ""),
-                Alternative("the other end is gone", "no response of any kind",
-                            "it had just answered the INVITE" if t.method != "PRACK" else "it goes on ringing")))
+            flows=(request.flow,), keys=frozenset({f"call:{t.call_id}"}),
+            absence=not missed and not lost, clock=bool(missed), start_ns=request.ts_ns,
+            end_ns=max(sent[-1].ts_ns, t.last_ns), alternatives=() if lost else (gone,))
 
-    def _recorded(self, way: _Way, request: SipMessage, by_caller: bool) -> tuple[RouteUri, ...]:
+    def _last_seen(self, request: SipMessage) -> str:
+        """What shows that the end to which the request goes was there; "" when nothing does."""
+        for m in reversed(self._calls[request.call_id or ""]):
+            if m.source == request.destination and m.ts_ns <= request.ts_ns:
+                what = m.method or m.status
+                return f"its last {what} came {(request.ts_ns - m.ts_ns) / 1e9:.1f} s before"
+        return ""
+
+    def _recorded(self, way: Way, request: SipMessage, by_caller: bool) -> tuple[RouteUri, ...]:
         """What the sender was told to put into Route."""
         if by_caller:
             said = next((said for m, said in way.answers if m.destination == request.source), way.answers[0][1])
@@ -225,7 +207,7 @@ class _Context:
         said = next((said for m, said in way.invites if m.destination == request.source), way.invites[0][1])
         return said.record_route
 
-    def _missed_at(self, request: SipMessage, way: _Way, passed: list[str]) -> str:
+    def _missed_at(self, request: SipMessage, way: Way, passed: list[str]) -> str:
         """A point that ran at that time without the request, at a proxy: the INVITE comes in and goes out there.
 
         Or it shows the INVITE between the sender and the proxy that was passed.
@@ -239,21 +221,3 @@ class _Context:
             if (count > 1 or point in between) and point not in there and low <= request.ts_ns <= high:
                 return point
         return ""
-
-
-def _fault(request: SipMessage, said: Routing, recorded: tuple[RouteUri, ...], past: bool,
-           whose: str) -> str | None:
-    """What is wrong with the way that the request takes; None when it takes the recorded one."""
-    if not recorded:
-        return f"no Record-Route{whose}, and {request.method} goes to {request.destination} directly" if past else None
-    strict = next((r for r in (*said.route, *recorded) if not r.loose), None)
-    if strict is not None:
-        return f"the route entry {strict.host} has no lr: strict routing"
-    hosts = [r.host for r in said.route]
-    expected = [r.host for r in recorded]
-    if hosts != expected:
-        return f"Record-Route asks for {' '.join(expected)}, and Route is {' '.join(hosts) or 'missing'}"
-    top = hosts[0]
-    if realm(top) != "name" and top != request.destination:
-        return f"its topmost Route is {top}, and it goes to {request.destination}"
-    return None

@@ -35,6 +35,7 @@ from netdiag.model import (
     times,
 )
 from netdiag.tables import Tables
+from netdiag.tables.addresses import endpoint
 from netdiag.tables.schema import rows
 from netdiag.tables.sip import Transaction
 from netdiag.tables.sip_details import details
@@ -130,14 +131,14 @@ def _occurrence(tables: Tables, twins: SipTwins, t: Transaction, via: SentBy | N
     return Occurrence(
         subject=t.call_id, group=(t.server, "rport ignored" if via.rport else "no rport"),
         title="Server ignores rport: responses go to the Via's port" if via.rport else "",
-        summary=f"{t.server} answers {t.method} from {t.client}:{t.client_port} to port {via.port}, and the client "
-                f"repeats it {times(t.sends - 1)}.",
+        summary=f"{t.server} answers {t.method} from {endpoint(t.client, t.client_port)} to port {via.port}, and the "
+                f"client repeats it {times(t.sends - 1)}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(cited, {"sip.call_id": t.call_id, "source.port": t.client_port, "sip.via.port":
                                          via.port, "sip.via.host": via.host}) if detailed else (),
         scope={"source.ip": t.client, "destination.ip": t.server},
         flows=(int(tables.sip["flow"][t.request_messages[0]]), *sorted(flows)),
-        keys=frozenset({f"call:{t.call_id}", f"host:{t.client}"}), clock=bool(lost_at) and not len(errors),
+        keys=frozenset({f"call:{t.call_id}"}), clock=bool(lost_at) and not len(errors),
         start_ns=t.first_ns, end_ns=t.last_ns, alternatives=_alternatives(via, t))
 
 

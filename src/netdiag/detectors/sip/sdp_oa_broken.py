@@ -50,6 +50,7 @@ PATTERN = Pattern(
     fix="Have the maker of that element correct it: it must answer line by line, once, and count its versions up.",
     prevention="Run the call flows of RFC 6337 between all kinds of devices before a release goes in.",
     next_capture="Capture both sides of the element that sent the description: who wrote the wrong line?",
+    explains=("RTP-FORMAT-MISMATCH", "RTP-ONEWAY"),
 )
 
 DETAILED = 200

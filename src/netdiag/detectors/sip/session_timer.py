@@ -167,7 +167,7 @@ def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool, unseen: l
     else:
         if known:
             confidence = Confidence.PROBABLE if alike < CLUSTER else Confidence.CONFIRMED
-            reasons.append(f"{known} is the refresher, and no re-INVITE or UPDATE of it is seen")
+            reasons.append(f"the side of {known} is the refresher, and no re-INVITE or UPDATE of it is seen")
         if alike >= CLUSTER:
             reasons.append(f"{alike} calls end like that")
         elsewhere = _seen_elsewhere(tables, call) if detailed else []
@@ -183,7 +183,7 @@ def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool, unseen: l
             "sip.call_id": call.call_id, "sip.session_expires": call.session_expires}) if detailed else (),
         scope={"source.ip": call.caller, "sip.session_expires": d.interval},
         flows=(int(sip["flow"][call.bye_message]),), keys=frozenset({f"call:{call.call_id}", f"host:{blamed}"}),
-        absence=(tried is None or tried.status is None) and not elsewhere, clock=False,
+        absence=(tried is None or tried.status is None) and not elsewhere and not unseen, clock=bool(unseen),
         constant=round(call.gap_s, 1) if d.on_time else None, start_ns=call.reset_ns, end_ns=call.end_ns,
         alternatives=(Alternative("somebody hangs up at that moment", "" if alike >= CLUSTER else
                                   "one call alone may end at any time", f"{alike} calls end at the same time"

@@ -12,9 +12,9 @@ profile, the answer breaks one of these rules, or a DTLS handshake arrives where
 
 **What looks alike and is not it.** Two lines of which one is refused with port 0: the choice between SRTP and RTP that
 many devices offer. RTP/AVP with a=crypto that is answered with RTP/AVP (RFC 8643). An offer refused with Warning 304
-or 305, or by somebody whose other calls show the same kind of encryption, was refused for its codecs
-(SIP-CODEC-488). Keys in signalling that is not encrypted itself are a risk and not this fault. Keys by MIKEY or
-ZRTP are not judged.
+or 305, or by somebody who speaks the same kind of encryption in other calls or earlier in this one, was refused for
+its codecs (SIP-CODEC-488) or for another reason; a refused re-INVITE leaves the session as it was (RFC 3261 §14.1).
+Keys in signalling that is not encrypted itself are a risk and not this fault. Keys by MIKEY or ZRTP are not judged.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ PATTERN = Pattern(
     fix="Agree on one profile for each kind of peer, and let a media relay translate between them.",
     prevention="Check the encryption profile when a device or trunk is provisioned.",
     next_capture="Where signalling is under TLS, capture with the keys of the session, or behind the border element.",
+    explains=("ICE-DTLS-STALL",),
 )
 
 PER_PAIR = 100
@@ -95,7 +96,7 @@ def _occurrence(tables: Tables, m: Mismatch, detailed: bool) -> Occurrence:
     return Occurrence(
         subject=m.at.call_id or "", group=(m.party, m.kind), title=f"No agreement on media encryption: {m.kind}",
         summary=f"{m.party}: {m.text}.", confidence=m.confidence,
-        severity=Severity.LOW if m.healed else None, reasons=m.reasons,
+        severity=Severity.LOW if m.healed else Severity.MEDIUM if m.goes_on else None, reasons=m.reasons,
         evidence=tables.evidence([m.before.packet, m.at.packet, *m.packets], {
             "sip.call_id": m.at.call_id or "", "source.ip": m.party}) if detailed else (),
         scope={"source.ip": m.before.source, "destination.ip": m.party}, flows=(m.at.flow,),

@@ -198,7 +198,7 @@ class _Context:
                 "sip.call_id": call_id, "sip.size": size, "source.ip": source, "destination.ip": destination}
             ) if packets else (),
             scope={"source.ip": source, "destination.ip": destination}, flows=tuple(flows),
-            keys=frozenset({f"call:{call_id}", f"host:{destination}"}), absence=not sure, start_ns=span[0],
+            keys=frozenset({f"call:{call_id}"}), absence=not sure, start_ns=span[0],
             end_ns=span[1], alternatives=(
                 Alternative("the receiver does not answer this kind of message", "only its own side can tell",
                             "its fragments do not arrive" if sure else
