@@ -8,7 +8,8 @@ from _craft.sip import Dialog
 
 OURS, THEIRS = {0: "PCMU/8000", 101: "telephone-event/8000"}, {0: "PCMU/8000", 96: "telephone-event/8000"}
 HIT_FRAMES = {"hit": [4, 16, 38], "hit_not_agreed": [4, 16, 38], "hit_no_end": [16, 38], "hit_split": [16, 18],
-              "hit_info": [6, 7], "hit_info_unanswered": [6, 7, 8]}
+              "hit_info": [6, 7], "hit_info_unanswered": [6, 7, 8], "hit_info_relayed": [10, 11]}
+PROXY = "198.51.100.5"
 
 
 def event(code: int, duration: int, end: bool = False) -> bytes:
@@ -97,6 +98,23 @@ def hit_info():
 def hit_info_unanswered():
     """Three sends of an INFO with a digit, and no answer."""
     return _info(0, sends=3)
+
+
+def hit_info_relayed():
+    """A proxy passes the INFO on, and the refusal back: the gateway refuses once."""
+    wire = Wire()
+    before, behind = Dialog(wire, PHONE, PROXY), Dialog(wire, PROXY, GATEWAY, branches=10)
+    behind.request(0.001, "INVITE", body=body(PHONE, PORT))
+    behind.response(0.09, 200, "OK", body=body(GATEWAY, GATEWAY_PORT))
+    behind.request(0.112, "ACK", to_tag=True)
+    before.answered(0.0, body(PHONE, PORT), body(GATEWAY, GATEWAY_PORT))
+    for hop, asked, answered in ((before, 1.1, 1.106), (behind, 1.101, 1.105)):
+        hop.cseq += 1
+        hop.request(asked, "INFO", to_tag=True, extra="Content-Type: application/dtmf-relay\r\n")
+        hop.response(answered, 415, "Unsupported Media Type", "INFO")
+    before.bye(4.0)
+    behind.bye(4.001)
+    return wire.sorted()
 
 
 def near_miss_number_of_the_receiver():

@@ -6,7 +6,7 @@ from _craft.sip import Dialog
 
 OFFER, ANSWER = {97: "iLBC/8000", 0: "PCMU/8000"}, {98: "iLBC/8000"}
 HIT_FRAMES = {"hit": [4, 6, 27], "hit_after_change": [25, 33, 48], "hit_clock": [6, 65],
-              "hit_as_events": [4, 6, 27]}
+              "hit_as_events": [4, 6, 27], "hit_digits_too": [4, 6, 92]}
 
 
 def _call(formats: dict[int, str], answer: dict[int, str], seconds: float = 2.5) -> tuple[Wire, float]:
@@ -60,6 +60,20 @@ def _numbers(size: int) -> list:
 def hit_as_events():
     """Audio, with the number that the gateway gave to events."""
     return _numbers(50)
+
+
+def hit_digits_too():
+    """Opus and events with the phone's own numbers: the gateway gave the one to events, and knows nothing of the other.
+    """
+    opus, events = "opus/48000/2", "telephone-event/8000"
+    wire, at = _call({96: opus, 101: events}, {98: opus, 96: events}, 9.0)
+    for i in range(87):
+        wire.udp(at + 0.02 + i * 0.09, PHONE, PORT, GATEWAY, GATEWAY_PORT, packet(
+            1000 + i, 4320 * i, 1, 96, data=b"\x7f" * 20))
+    for i, event in enumerate((b"\x05\x0a\x01\x40", b"\x05\x8a\x02\x80", b"\x05\x8a\x02\x80")):
+        wire.udp(at + 0.02 + (87 + i) * 0.09, PHONE, PORT, GATEWAY, GATEWAY_PORT, packet(
+            1087 + i, 4320 * 87, 1, 101, data=event))
+    return wire.sorted()
 
 
 def near_miss_real_events():

@@ -4,6 +4,7 @@ from _craft.network import Wire
 from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, packet, report
 
 HIT_FRAMES = {"hit": [6, 116, 138], "hit_jitter": [6, 115, 138], "hit_reported": [6, 116, 138, 139],
+              "hit_all": [21, 22, 23, 24, 459, 461, 463, 464, 547, 549, 551, 552],
               "hit_two_points": {"far": [6, 116, 138], "near": [6, 138]}}
 
 
@@ -39,6 +40,17 @@ def hit_reported():
 def hit_two_points():
     """The stream leaves the phone's network evenly and is uneven before the gateway."""
     return {"far": _stream().sorted(), "near": _stream(lambda i: 0.0).sorted()}
+
+
+def hit_all():
+    """Four streams of four calls wait at the same times."""
+    wire = Wire()
+    for n in (1, 2, 3, 4):
+        shift = 100 * (n - 1)
+        call(wire, 13.0, body(PHONE, PORT + shift, direction="sendonly"),
+             body(GATEWAY, GATEWAY_PORT + shift, direction="recvonly"), n, 0.2 * n)
+        forth(wire, 1.2 + 0.01 * n, 12.0, ssrc=n, number=n, late=_often)
+    return wire.sorted()
 
 
 def near_miss_small():

@@ -5,7 +5,10 @@ from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, pa
 from _craft.sip import Dialog
 
 HIT_FRAMES = {"hit": [6, 62, 130], "hit_reported": [6, 62, 125, 131], "hit_one_stretch": [6, 307, 570],
-              "hit_bursts": [6, 118, 716], "hit_two_points": {"far": [6, 62, 130], "near": [16, 17, 27]}}
+              "hit_bursts": [6, 118, 716], "hit_both_ways": [17, 20, 217, 220, 759, 762],
+              "hit_all_pause": [*range(16, 22), *range(196, 202), *range(718, 724)],
+              "hit_two_points": {"far": [6, 62, 130], "near": [16, 17, 27]}}
+TOGETHER = frozenset({*range(30, 35), *range(90, 95)})
 LOST = frozenset({10, 11, 21, 35, 60, 61, 62, 90})
 
 
@@ -41,6 +44,29 @@ def hit_bursts():
 def hit_two_points():
     """All packets leave the phone's network, and eight do not come to the gateway."""
     return {"far": _stream().sorted(), "near": _stream(frozenset()).sorted()}
+
+
+def _three(*paused: int) -> list:
+    """Three calls; the streams with these numbers, 4 and more from the gateway, lack two times five packets."""
+    wire = Wire()
+    for n in (1, 2, 3):
+        shift = 100 * (n - 1)
+        call(wire, 12.5, body(PHONE, PORT + shift), body(GATEWAY, GATEWAY_PORT + shift), n, 0.2 * n)
+        for back in (False, True):
+            ssrc = n + 3 * back
+            forth(wire, 0.8 + 0.01 * ssrc, 11.5, ssrc=ssrc, number=n, back=back,
+                  lost=TOGETHER if ssrc in paused else frozenset())
+    return wire.sorted()
+
+
+def hit_all_pause():
+    """Three calls, both ways, lack the same half seconds."""
+    return _three(1, 2, 3, 4, 5, 6)
+
+
+def hit_both_ways():
+    """Both directions of one call of three lack the same half seconds."""
+    return _three(2, 5)
 
 
 def near_miss_few():
@@ -106,6 +132,15 @@ def near_miss_restart():
     at = call(wire, 12.5)
     forth(wire, at + 0.02, 6.0)
     forth(wire, at + 6.1, 6.0, first=9000)
+    return wire.sorted()
+
+
+def near_miss_restart_nearby():
+    """Condition: missing numbers, not new ones. After a hold they begin 500 higher, and the time stamps anywhere."""
+    wire = Wire()
+    at = call(wire, 12.5)
+    forth(wire, at + 0.02, 6.0)
+    forth(wire, at + 6.1, 6.0, first=1567, stamp=400_000_000)
     return wire.sorted()
 
 

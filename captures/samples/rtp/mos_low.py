@@ -4,7 +4,7 @@ from _craft.network import Wire
 from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, metrics, report
 
 HIT_FRAMES = {"hit": [6, 50, 58, 140], "hit_loss": [6, 164], "hit_late": [6, 114, 138], "hit_counted": [6, 164, 165],
-              "hit_metrics": [6, 164, 165]}
+              "hit_metrics": [6, 164, 165], "hit_told": [6, 138, 139]}
 ALSO = ("RTP-LOSS", "RTP-JITTER")
 """The causes have patterns of their own, which explain this one."""
 MANY = frozenset(i for i in range(223) if i % 7 in (3, 4))
@@ -44,6 +44,21 @@ def hit_metrics():
     """The same, and the receiver's own VoIP metrics have R 41."""
     wire = _stream(20.1, lost=MANY)
     metrics(wire, 20.4, about=1, r=41, mos=2.1, loss=0.28, discard=0.02)
+    return wire.sorted()
+
+
+def hit_told():
+    """All packets of a wide-band codec pass evenly, and the receiver's own metrics have R 52."""
+    wire = _stream(offer=body(PHONE, PORT, {9: "G722/8000"}, "sendonly"),
+                   answer=body(GATEWAY, GATEWAY_PORT, {9: "G722/8000"}, "recvonly"), payload=lambda i: 9)
+    metrics(wire, 12.3, about=1, r=52, mos=2.7, loss=0.0, discard=0.09)
+    return wire.sorted()
+
+
+def near_miss_told_good():
+    """Condition: metrics below the limit. The receiver rates R 80."""
+    wire = _stream()
+    metrics(wire, 12.3, about=1, r=80, mos=4.0)
     return wire.sorted()
 
 

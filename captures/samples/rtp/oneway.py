@@ -10,7 +10,7 @@ ALSO = ("RTP-LATCH-FAIL",)
 """In ``hit_refused`` the gateway sends to the port in SDP, not to the one that the audio comes from."""
 HIT_FRAMES = {
     "hit": [1, 4, 6, 62, 105], "hit_stops": [1, 4, 6, 7, 83, 140, 144], "hit_refused": [1, 4, 6, 7, 96, 203, 204],
-    "hit_none": [110, 120, 363], "hit_one_leg": [1, 4, 7, 301],
+    "hit_none": [110, 120, 363], "hit_one_leg": [1, 4, 7, 301], "hit_passed_on": [2, 3, 7, 8, 203, 204],
     "hit_two_points": {"far": [7, 203], "near": [1, 4, 6, 104]},
 }
 
@@ -104,6 +104,24 @@ def hit_one_leg():
     rtp(wire, 0.16, RELAY, 30010, GATEWAY, 16102, 8.9, ssrc=1, size=4, ptime=PTIME)
     rtp(wire, 0.17, GATEWAY, 16102, RELAY, 30010, 8.9, ssrc=1001, size=4, ptime=PTIME)
     outer.bye(9.2)
+    return wire.sorted()
+
+
+def hit_passed_on():
+    """A B2BUA with a call on each side: the gateway sends it nothing, so that it has nothing for the phone."""
+    wire = Wire()
+    outer = Dialog(wire, PHONE, RELAY)
+    inner = Dialog(wire, RELAY, GATEWAY, call_id="call-2@b2bua.example")
+    outer.request(0.0, "INVITE", body=sdp(PHONE, 16100))
+    inner.request(0.01, "INVITE", body=sdp(RELAY, 30010))
+    inner.response(0.1, 200, "OK", body=sdp(GATEWAY, 16102))
+    outer.response(0.11, 200, "OK", body=sdp(RELAY, 30008))
+    outer.request(0.12, "ACK", to_tag=True)
+    inner.request(0.13, "ACK", to_tag=True)
+    rtp(wire, 0.15, PHONE, 16100, RELAY, 30008, 8.9, ssrc=1, size=4, ptime=PTIME)
+    rtp(wire, 0.16, RELAY, 30010, GATEWAY, 16102, 8.9, ssrc=2, size=4, ptime=PTIME)
+    outer.bye(9.2)
+    inner.bye(9.21)
     return wire.sorted()
 
 

@@ -97,6 +97,15 @@ def near_miss_more_than_sent():
     return _reports(_stream(), (2, 4000, 9000)).sorted()
 
 
+def near_miss_restart():
+    """Condition: one run of numbers. After 6 s they begin anew, and the gateway's highest one with them."""
+    wire = _stream(6.0, ptime=0.02)
+    forth(wire, 6.2, 6.0, ptime=0.02)
+    report(wire, 1.13, about=1, highest=1049)
+    report(wire, 7.2, about=1, highest=1049)
+    return wire.sorted()
+
+
 def near_miss_short_delay():
     """Condition: 200 packets behind. Here a report is 90 packets old."""
     wire = _stream(6.0, ptime=0.02)

@@ -10,7 +10,8 @@ NEW = Key("alice again")
 
 HIT_FRAMES = {"hit": [1, 25, 26], "hit_reset": [1, 39, 41, 43], "hit_moved": [1, 39, 41, 43], "hit_late": [1, 6],
               "hit_receiver": [38, 89, 255], "hit_receiver_unknown": [38, 89, 255],
-              "hit_released": [18, 19, 34, 35, 47, 48], "hit_twice": [18, 19, 34, 35]}
+              "hit_released": [18, 19, 34, 35, 47, 48], "hit_twice": [18, 19, 34, 35],
+              "hit_nat": {"inside": [1, 25, 26], "outside": [1, 25, 26]}}
 
 
 def _call(first: int, roc: Callable[[int], int] | None = None, seconds: float = 3.6, key: Key = ALICE) -> list:
@@ -24,6 +25,17 @@ def _call(first: int, roc: Callable[[int], int] | None = None, seconds: float = 
 def hit():
     """The phone goes on with the count 0 behind the wrap."""
     return _call(65516, lambda n: 0)
+
+
+def hit_nat():
+    """The same phone before and behind a NAT that keeps ports, whose outside its descriptions name."""
+    points = {"inside": hit(), "outside": hit()}
+    for frame in points["inside"]:
+        layer = frame["IP"]
+        for end in ("src", "dst"):
+            if getattr(layer, end) == PHONE:
+                setattr(layer, end, "192.168.1.5")
+    return points
 
 
 def _again(reset: bool, key: Key = ALICE, port: int = PORT, peer: int = GATEWAY_PORT, ssrc: int = 1,

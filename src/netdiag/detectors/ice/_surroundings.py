@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,6 +79,12 @@ class Relays:
         return f"{address}:{port}" + (f" (relayed for {client})" if client else "")
 
 
+    def hosts(self, address: str, port: int) -> tuple[str, ...]:
+        """The address, and the client that it is relayed for."""
+        client = self._clients.get((address, port))
+        return (address, client) if client else (address,)
+
+
 class Hearing:
     """Which hosts receive anything at a point, and when: flows in which somebody sends to them."""
 
@@ -90,10 +97,10 @@ class Hearing:
             if ba:
                 self._heard[point, a].append((flow, first, last))
 
-    def others(self, point: str, host: str, without: set[int], during: Span) -> bool:
-        """Does ``host`` receive packets of other flows than ``without`` in that time?"""
-        return any(first <= during[1] and last >= during[0] and flow not in without
-                   for flow, first, last in self._heard.get((point, host), ()))
+    def others(self, point: str, hosts: Iterable[str], without: set[int], during: Span) -> str:
+        """The first of ``hosts`` that receives packets of other flows than ``without`` in that time; "" none."""
+        return next((host for host in hosts for flow, first, last in self._heard.get((point, host), ())
+                     if first <= during[1] and last >= during[0] and flow not in without), "")
 
 
 @dataclass(frozen=True, slots=True)

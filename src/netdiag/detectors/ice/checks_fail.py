@@ -116,10 +116,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             pl.col("end") - pl.col("last_ns") < GIVE_UP_S * 1e9)
         if late.height:
             return inconclusive(f"the capture ends while the checks of {number_of(late.height, 'ICE sessions')} are "
-                                "still young",
-                                PATTERN.next_capture)
-        return clear(f"{number_of(sums.height, 'ICE sessions')}; each has a pair that answers, or too few checks to "
-                     "tell")
+                                "still young", PATTERN.next_capture)
+        return clear(f"{number_of(sums.height, 'ICE sessions')}; each has a pair that answers, or too few checks")
     sessions: dict[tuple[str, str], _Session] = {}
     for c in rows(checks.join(dead.select(_SESSION), on=_SESSION, how="semi", maintain_order="left"), Check):
         sessions.setdefault((c.point, c.session), _Session()).checks.append(c)
@@ -185,9 +183,11 @@ class _Context:
                 cited += errors[2]
             elif tried >= GIVE_UP_S:
                 reasons.append(f"nothing came for {tried:.0f} s, and a check is given up after {GIVE_UP_S} s")
-                if self._hearing.others(lead.point, lead.local, s.flows, s.span):
+                own = [host for c in s.checks if c.local_ufrag == lead.local_ufrag
+                       for host in self._relays.hosts(c.local, c.local_port)]
+                if heard := self._hearing.others(lead.point, own, s.flows, s.span):
                     confidence = Confidence.PROBABLE
-                    reasons.append(f"{lead.local} receives other traffic here meanwhile")
+                    reasons.append(f"{heard} receives other traffic here meanwhile")
             else:
                 reasons.append(f"the capture ends {tried:.0f} s after the first check, before it is given up")
         clock = False
@@ -204,7 +204,7 @@ class _Context:
             "stun.checks": requests, "stun.pairs": pairs, "stun.username": f"{lead.remote_ufrag}:{lead.local_ufrag}"}
         keys = self._said.keys(lead.session) | {f"host:{host}" for c in s.checks for host in (c.local, c.remote)}
         local, remote = lead.local, lead.remote
-        if local == remote:  # two addresses of one relay
+        if lead.relayed or local == remote:
             local, remote = (self._relays.named(local, lead.local_port), self._relays.named(remote, lead.remote_port))
         return Occurrence(
             subject=lead.session, group=group, title=title,

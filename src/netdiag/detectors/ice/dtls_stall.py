@@ -6,7 +6,7 @@ sooner), whole flights at a time, so that the repeated message names the place w
 no ServerHello (filtered as no STUN, or nobody listens), the flight with the certificates (its fragments are too large
 for the path, or one of them is lost each time). Both sides active or both passive cannot agree. A fatal alert says why
 in clear, and up to DTLS 1.2 the certificate is in clear too: its hash must be one that a=fingerprint of its sender
-names (RFC 8122 §5), or the other side has to end the session.
+names (RFC 8122 §6.2), or the other side has to end the session.
 
 **What lifts the suspicion.** Three repeats over 3 s are probable. An alert, a certificate that no description of its
 agent names, ClientHellos from both sides, or fragments that are seen at one point and not at the other make it
@@ -53,7 +53,7 @@ PATTERN = Pattern(
     severity=Severity.HIGH,
     cases=("webrtc-through-turn",),
     needs=("dtls", "checks", "allocations", "ice_descriptions", "icmp", "quality", "crosspoint"),
-    references=(Reference("RFC 6347 §4.2.4.1"), Reference("RFC 5763 §5"), Reference("RFC 8122 §5"),
+    references=(Reference("RFC 6347 §4.2.4.1"), Reference("RFC 5763 §5"), Reference("RFC 8122 §5, §6.2"),
                 Reference("RFC 8842 §5")),
     filter="dtls || stun.att.type == 0x0025",
     mitigation="Let DTLS pass where STUN passes; answer with the role that is left (active to actpass); send the "

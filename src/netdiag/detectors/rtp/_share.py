@@ -6,6 +6,9 @@ from collections import Counter
 
 import polars as pl
 
+from netdiag.tables import Tables
+from netdiag.tables.addresses import routable
+
 FEW = 5
 """So many troubled streams without a common host are still told one by one (practice)."""
 
@@ -55,3 +58,23 @@ def subject(row: dict[str, object]) -> str:
 def keys(row: dict[str, object]) -> frozenset[str]:
     """Of a stream and its call."""
     return frozenset({f"ssrc:{row['ssrc']:08x}", *([f"call:{row['call_id']}"] if row["call_id"] else ())})
+
+
+def numbering(row: dict[str, object]) -> frozenset[str]:
+    """Of a sender that ignores the payload types of its receivers: in one call the audio's, in another the events'."""
+    return frozenset({f"call:{row['call_id']}", f"sender:{row['source']}"})
+
+
+def senders(tables: Tables) -> pl.DataFrame:
+    """``stream`` and its ``host``: who sends it.
+
+    Behind a NAT a host has one address at each capture point; its own one, which is not routable, or else the one at
+    the first point, says who it is.
+    """
+    named = tables.rtp.select("stream", "call_id", "ssrc", "sender", host="source")
+    if len(tables.points) > 1:
+        outside = {host: routable(host) for host in named["host"].unique().to_list()}
+        best = pl.col("host").sort_by(pl.col("host").replace_strict(outside, return_dtype=pl.Boolean)).first()
+        named = named.with_columns(host=pl.when(pl.col("call_id").is_null()).then("host").otherwise(
+            best.over("call_id", "ssrc", "sender")))
+    return named.select("stream", "host")

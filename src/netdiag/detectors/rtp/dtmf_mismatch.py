@@ -12,7 +12,7 @@ confirmed.
 **What looks alike and is not it.** The end packet three times, and the same event every 20 to 50 ms: that is how it is
 sent (RFC 4733 §2.5.1). A key held so long that its duration is full and goes on with a new time stamp (§2.5.1.3). An
 end that was lost: sequence numbers are missing behind it (RTP-LOSS). A stream that ends within an event. An INFO with
-another body, one that is challenged (401, 407), or whose dialog is gone (481).
+another body, one that is challenged (401, 407), or whose dialog is gone (481). A proxy that passes a refusal on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from netdiag.detectors.rtp._share import subject
+from netdiag.detectors.rtp._share import numbering, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -133,7 +133,8 @@ def _occurrence(tables: Tables, row: dict[str, Any], events: list[Event], kind: 
             "sip.call_id": str(row["call_id"]), "rtp.payload_type": events[0].payload_type,
             "rtp.digits": _text(events)}),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"])}, flows=(int(row["flow"]),),
-        keys=frozenset({f"call:{row['call_id']}"}), start_ns=events[0].begin_ns, end_ns=events[-1].end_ns,
+        keys=numbering(row) if kind == "number" else frozenset({f"call:{row['call_id']}"}),
+        start_ns=events[0].begin_ns, end_ns=events[-1].end_ns,
         title="DTMF events with a payload type that the receiver did not choose" if kind == "number" else
         "DTMF events without an end",
         alternatives=(Alternative("the receiver is lenient", "some take any number, and end digits by a timer",
@@ -148,7 +149,12 @@ def _refused(tables: Tables, info: pl.DataFrame, least: float) -> Iterator[Occur
     """INFO requests with digits that got an error, or nothing however often they were sent."""
     bad = info.filter((pl.col("status").is_null() & (pl.col("sends") >= least))
                       | (pl.col("status") >= 400) & ~pl.col("status").is_in([401, 407, 408, 481, 491]))
-    for row in bad.filter(~pl.col("midstream")).head(STREAMS).iter_rows(named=True):
+    hops = bad.filter(~pl.col("midstream")).head(STREAMS).rows(named=True)
+    onward = {_at(row, "client"): row for row in hops}
+    for row in hops:
+        after = onward.get(_at(row, "server"))
+        if after and after["server"] not in (row["client"], row["server"]):
+            continue  # a proxy passed it on, and the refusal back
         request = row["request_messages"][0]
         if "dtmf" not in sip_bodies.content_type(tables, request):
             continue
@@ -156,7 +162,7 @@ def _refused(tables: Tables, info: pl.DataFrame, least: float) -> Iterator[Occur
         said = f"answers {row['status']}" if row["status"] else f"does not answer ({row['sends']} sends)"
         yield Occurrence(
             subject=row["call_id"], group=("info", row["server"]),
-            summary=f"{row['client']} sends a digit by INFO, and {row['server']} {said}.",
+            summary=f"An INFO with a digit from {row['client']}: {row['server']} {said}.",
             confidence=Confidence.CONFIRMED if row["status"] else Confidence.SUSPECTED,
             reasons=(f"the INFO with a digit: {row['server']} {said}",),
             evidence=tables.evidence(tables.sip["packet"].gather(sorted(set(cited))).to_list(), {
@@ -165,3 +171,7 @@ def _refused(tables: Tables, info: pl.DataFrame, least: float) -> Iterator[Occur
             flows=(int(tables.sip["flow"][request]),), keys=frozenset({f"call:{row['call_id']}"}),
             absence=not row["status"], start_ns=row["first_ns"], end_ns=row["last_ns"],
             title="DTMF by INFO is refused" if row["status"] else "DTMF by INFO is not answered")
+
+
+def _at(row: dict[str, Any], end: str) -> tuple[object, ...]:
+    return row["point"], row["call_id"], row["cseq"], row[end]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from netdiag.detectors.rtp._share import subject
+from netdiag.detectors.rtp._share import keys, numbering, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -55,6 +55,7 @@ PATTERN = Pattern(
     fix="Make the element that joins the two legs translate payload types, or pass each side's numbers on unchanged.",
     prevention="Compare SDP with RTP in acceptance tests: numbers, codec, clock and packet length, both ways.",
     next_capture="Signalling and media of both legs, so that each stream can be held against its receiver's SDP.",
+    explains=("RTP-DTMF-MISMATCH",),
     settings=(Setting("min_packets", 10, "packets", "practice: fewer are on their way while codecs change"),
               Setting("min_time", 1, "s", "practice: a changeover takes less"),
               Setting("grace", 0.5, "s", "practice: packets of the old kind may follow a new description so long"),
@@ -136,7 +137,7 @@ def _format(tables: Tables, row: dict[str, Any], number: int, packets: np.ndarra
             "sdp.formats": " ".join(map(str, line[2]))}),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]),
                "rtp.payload_type": number},
-        flows=(int(row["flow"]),), keys=frozenset({f"call:{row['call_id']}"}), start_ns=int(ts[first]),
+        flows=(int(row["flow"]),), keys=numbering(row), start_ns=int(ts[first]),
         end_ns=int(ts[last]), title="Audio with the payload type that the receiver gave to events" if event else
         "RTP with a payload type that the receiver did not ask for",
         alternatives=(Alternative("another description is valid", "SDP on a leg that is not here may ask for it",
@@ -163,7 +164,8 @@ def _as_events(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) 
 
 def _clocks(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) -> Iterator[Occurrence]:
     long = bound.filter((pl.col("last_ns") - pl.col("first_ns") >= CLOCK_NS) & ~pl.col("clock_guessed")
-                        & (pl.col("restarts") == 0) & (pl.col("clock_rate") < 90_000))
+                        & (pl.col("restarts") == 0) & (pl.col("clock_rate") < 90_000)
+                        & (pl.col("codec").str.to_lowercase() != "telephone-event"))  # _as_events tells those
     for row in rtp_formats.clocks(tables, long, RATIOS, settings["clock_error"] / 100).iter_rows(named=True):
         yield Occurrence(
             subject=subject(row), group=("clock", str(row["destination"]), str(row["codec"])),
@@ -176,7 +178,7 @@ def _clocks(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) -> 
                 "rtp.measured_rate": round(row["measured"])}),
             scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]),
                    "rtp.codec": str(row["codec"])},
-            flows=(int(row["flow"]),), keys=frozenset({f"call:{row['call_id']}"}), start_ns=int(row["first_ns"]),
+            flows=(int(row["flow"]),), keys=keys(row), start_ns=int(row["first_ns"]),
             end_ns=int(row["last_ns"]), title="RTP time stamps run at another clock than agreed")
 
 

@@ -49,7 +49,7 @@ PATTERN = Pattern(
     fix="Correct the element that answers with a remembered direction, or that does not repeat an offer after 491.",
     prevention="Test hold, resume and transfer through every trunk and B2BUA, with audio checked both ways.",
     next_capture="Signalling and media of all legs of the call from before the hold.",
-    explains=("RTP-ONEWAY",),
+    explains=("RTP-ONEWAY", "RTP-TIMEOUT-BYE"),
     settings=(Setting("min_time", 10, "s", "practice: users repeat or hang up only after some seconds"),),
 )
 

@@ -8,7 +8,8 @@ once; smooth rises and falls come from a queue.
 
 **What lifts the suspicion.** The receiver's RTCP reports a jitter of the same size (probable). A second capture point
 where the same packets come evenly: the delay varies between the two (confirmed). That other streams are even at the
-same point at the same time is said too: the time stamps of the capture are good.
+same point at the same time is said too: the time stamps of the capture are good. Where none of three others or more is
+even, all are one finding: they share a queue, or the capturing host stamps packets late.
 
 **What looks alike and is not it.** Begin of a talk spurt, whose time stamps some senders do not carry on (marker).
 Media whose time stamps are not at the sampling clock: video frames of many packets, or another clock rate than the
@@ -68,6 +69,12 @@ BUNCHED = 0.3
 """Packets that come right behind another one before the stream is called bunched (practice)."""
 EVEN_MS = 10
 """Streams with less jitter show that the time stamps of the capture are good (practice)."""
+SEVERAL = 3
+"""So many other streams, none of them even, speak of what all of them share: one call has two (practice)."""
+NEARLY = 0.9
+"""Share of those that were looked at (practice: some begin or end in it)."""
+TITLE = "RTP of all streams arrives unevenly: the capturing host, or what they share"
+DO_NOW = "Compare with a capture of another host before you blame the network: does it show the same packets as uneven?"
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -93,17 +100,35 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         pl.col("begin_ns", "end_ns", "jitter_ms", "p95_ms", "p99_ms", "late", "timed", "bunched", "latest").first(),
         bad=pl.len(), from_ns=pl.col("begin_ns").min(), to_ns=pl.col("end_ns").max())
     troubled = tested.join(worst, on="stream", how="inner", maintain_order="left")
-    group = groups(troubled)
     seen = stretches.group_by("stream").agg(total=pl.len())
     troubled = troubled.join(seen, on="stream", how="left", maintain_order="left")
-    even = streams.filter(pl.col("jitter_max_ms") < EVEN_MS)
     reports = rtp_reports.about(tables)
-    return found([_occurrence(tables, row, group[row["stream"]], even, reports, settings)
-                  for row in troubled.iter_rows(named=True)], population="streams",
-                 examined=examined(streams, set(group.values())))
+    looked = streams.with_columns(troubled=pl.when(pl.col("stream").is_in(tested["stream"].implode())).then(
+        pl.col("stream").is_in(troubled["stream"].implode())))
+    around = {row["stream"]: _around(looked, row) for row in troubled.iter_rows(named=True)}
+    alone = [stream for stream, (_, uneven) in around.items() if uneven < SEVERAL]
+    group = groups(troubled.filter(pl.col("stream").is_in(alone)))
+    occurrences = [_occurrence(tables, row, group.get(row["stream"], ("all at", str(row["point"]))),
+                               around[row["stream"]], reports, settings) for row in troubled.iter_rows(named=True)]
+    points = {o.group for o in occurrences if o.group[0] == "all at"}
+    return found(occurrences, population="streams", examined=examined(streams, set(group.values())) | {
+        name: streams.filter(pl.col("point") == name[1]).height for name in points})
 
 
-def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], even: pl.DataFrame,
+def _around(streams: pl.DataFrame, row: dict[str, object]) -> tuple[int, int]:
+    """Streams at its point that are even all through the worst stretch of a stream; and how many others run while it
+    is uneven, where none of them is even and nearly all that were looked at are bad too, else 0.
+    """
+    mine = streams.filter((pl.col("point") == row["point"]) & (pl.col("stream") != row["stream"]))
+    even = pl.col("jitter_max_ms") < EVEN_MS
+    steady = mine.filter(even & (pl.col("first_ns") <= pl.lit(row["begin_ns"])) & (
+        pl.col("last_ns") >= pl.lit(row["end_ns"]))).height
+    near = mine.filter((pl.col("first_ns") <= pl.lit(row["to_ns"])) & (pl.col("last_ns") >= pl.lit(row["from_ns"])))
+    alike = near.filter(pl.col("troubled")).height >= NEARLY * near["troubled"].count()
+    return steady, near.height if alike and not near.select(even.any()).item() else 0
+
+
+def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], around: tuple[int, int],
                 reports: pl.DataFrame, settings: dict[str, float]) -> Occurrence:
     jitter, begin, end = float(str(row["jitter_ms"])), int(str(row["begin_ns"])), int(str(row["end_ns"]))
     # The last stretch of a stream, or its only one, ends with it.
@@ -111,7 +136,7 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
     reasons = [f"bad stretches of up to {settings['window']:g} s: {row['bad']} of {row['total']}; in the worst the "
                f"jitter is {jitter:.0f} ms, the 95th and 99th percentile of the delay variation "
                f"{float(str(row['p95_ms'])):.0f} and {float(str(row['p99_ms'])):.0f} ms"]
-    confidence = Confidence.SUSPECTED
+    confidence, (steady, others), everyone = Confidence.SUSPECTED, around, group[0] == "all at"
     cited = [row["first_packet"], row["latest"], row["last_packet"]]
     told = reports.filter((pl.col("stream") == row["stream"]) & pl.col("jitter").is_not_null()).sort(
         "jitter", descending=True).head(1)
@@ -126,13 +151,19 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
                               & (pl.col("jitter_max_ms") * 2 < jitter)).head(1)
     told_there = other.select("point", "jitter_max_ms", "first_packet", "last_packet")
     for point, highest, first, last in told_there.iter_rows():
-        confidence = Confidence.CONFIRMED
-        reasons.append(f"at {point} the same packets come evenly (jitter {highest:.0f} ms at most): the delay varies "
-                       "between the two")
+        evenly = f"at {point} the same packets come evenly (jitter {highest:.0f} ms at most)"
+        if everyone and confidence is Confidence.SUSPECTED:
+            reasons.append(f"{evenly}: the delay varies between the two, or the host that captured here was late")
+        else:
+            confidence = Confidence.CONFIRMED
+            reasons.append(f"{evenly}: the delay varies between the two")
         cited += [first, last]
-    steady = even.filter((pl.col("point") == row["point"]) & (pl.col("first_ns") <= begin) & (pl.col("last_ns") >= end))
-    if steady.height:
-        reasons.append(f"{steady.height} other streams are even at the same point and time")
+    if steady:
+        are = "is" if steady == 1 else "are"
+        reasons.append(f"{number_of(steady, 'other streams')} {are} even at the same point and time")
+    elif everyone:
+        reasons.append(f"none of the {others} other streams under way is even: what they share delays them, or the "
+                       "capturing host stamps packets late")
     bunched = float(str(row["bunched"]))
     return Occurrence(
         subject=subject(row), group=group,
@@ -145,9 +176,12 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
             "rtp.bunched": round(bunched, 2)}),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
             row["codec"])}, flows=(int(str(row["flow"])),), keys=keys(row),
+        title=TITLE if everyone else "", mitigation=DO_NOW if everyone else "",
         start_ns=int(str(row["from_ns"])), end_ns=int(str(row["to_ns"])),
         alternatives=(
             Alternative("the sender sends in bunches", f"{bunched:.0%} of the packets come right behind another one",
                         "a queue on the way delivers bunches too"),
-            Alternative("the capturing host stamped the packets late", "a busy or virtual host does that",
-                        "other streams are even at that time" if steady.height else "no other stream to compare with")))
+            Alternative("the capturing host stamped the packets late", f"none of {others} other streams is even"
+                        if everyone else "a busy or virtual host does that",
+                        "other streams are even at that time" if steady else "a queue that all of them share does the "
+                        "same" if everyone else "no other stream to compare with")))

@@ -58,9 +58,11 @@ PATTERN = Pattern(
     references=(Reference("RFC 7362 §4"), Reference("RFC 4961"), Reference("RFC 3264 §5.1"),
                 Reference("RFC 8866 §5.7")),
     filter="rtp || rtcp || sdp",
-    mitigation="Let the relay learn the source of the audio on this side, and learn again when it moves.",
-    fix="Learn from the first packets of a new offer only, with ICE or SRTP so that strangers teach nothing.",
-    prevention="Place test calls through a translator that keeps no port, and change the mapping in the middle of one.",
+    mitigation="Turn on symmetric RTP for this side: let the relay learn the source of the audio, and learn again when "
+               "it moves.",
+    fix="Learn from the first packets after each offer, with ICE or SRTP so that strangers teach nothing; have senders "
+        "name their outside address in SDP.",
+    prevention="Place test calls through a NAT that keeps no port, and change the mapping in the middle of one.",
     next_capture="Capture at the deaf side, inside its network: do the relay's packets arrive?",
     settings=(Setting("settle", 3, "s", "practice: relays learn within a few packets"),
               Setting("min_packets", 50, "packets", "practice: one second of 20 ms packets")),
@@ -75,6 +77,8 @@ INSIDE = ("private", "cgn", "link-local", "loopback")
 TITLES = {"obeys": "The relay obeys the SDP and does not follow the real source of the audio",
           "stays": "The source of the audio moved, and the relay did not follow",
           "stranger": "The relay's audio follows a stranger"}
+DO_NOW = {"stranger": "Stop the sender that does not belong to the call, and let the relay keep to the source that it "
+                      "learned first."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,8 @@ def _occurrence(tables: Tables, r: Reception, pair: _Pair, detailed: bool) -> Oc
             "sip.call_id": sent.call_id or "", "rtp.source": there, "rtp.destination": to,
             "rtp.ssrc": f"0x{sent.ssrc:08x}"}) if detailed else (),
         scope={"host.ip": sent.source, "rtp.latch": pair.kind, "destination.ip": sent.destination},
-        flows=tuple(sorted({heard.flow, sent.flow})), keys=frozenset({f"call:{sent.call_id}"}), absence=not facts,
+        mitigation=DO_NOW.get(pair.kind, ""), flows=tuple(sorted({heard.flow, sent.flow})),
+        keys=frozenset({f"call:{sent.call_id}"}), absence=not facts,
         start_ns=row["begin"], end_ns=row["end"],
         alternatives=(Alternative(
             "the other side receives at another place than it sends from", "RFC 3264 §5.1 allows it",

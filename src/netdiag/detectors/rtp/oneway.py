@@ -5,7 +5,7 @@ packets or more in five seconds, and not one packet goes to the side that it tal
 receiver: to the address in its SDP, or to the one that it sends from. RTP to *another* place does not count when the
 receiver's RTCP says that nothing arrives, when ICMP refuses it, or when a second capture point does not see it. Each
 leg of a relayed call, and each stretch between two changes of its SDP, is judged by itself, so that an onset in the
-middle of a call has its time.
+middle of a call has its time. Silence that a relay passes on from one leg to the next is told once, where it begins.
 
 **What lifts the suspicion.** Other calls of the same hosts that are heard both ways at this point: the capture would
 have shown the missing direction (probable). RTCP of the deaf side without a reception block, RTCP of the silent side
@@ -27,6 +27,7 @@ from collections import Counter
 
 import polars as pl
 
+from netdiag.detectors.rtp import _relayed
 from netdiag.detectors.rtp._candidates import flows, judged, two_way_hosts
 from netdiag.detectors.rtp._judge import Deaf, Judge
 from netdiag.detectors.rtp._legs import other
@@ -61,6 +62,7 @@ PATTERN = Pattern(
     fix="Correct what keeps the packets away: the address in SDP, the relay's learning, the rule or the route.",
     prevention="Place a test call through every access network, with a tone that is checked at both ends.",
     next_capture="Capture next to the deaf side as well: do the packets that leave the other side reach it?",
+    explains=("RTP-TIMEOUT-BYE",),
     settings=(Setting("min_packets", 50, "packets", "practice: in 5 s; 20 ms packets would be 250"),
               Setting("window", 5, "s", "practice: longer than any pause of speech codecs without silence suppression"),
               Setting("usual_share", 90, "%", "practice: calls of a host with audio, before silence is odd")),
@@ -95,10 +97,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         audible = calls.filter(pl.col("call").is_in(seen["call"].implode()))["call_id"].n_unique()
         return clear(f"{audible} of {number_of(calls['call_id'].n_unique(), 'answered calls')} of 8 s or more with "
                      "audio here; none is heard in one direction only")
-    groups = _groups(deaf)
+    begins = _relayed.first(deaf)
+    groups = _groups([deaf[i] for i in begins])
     proved = two_way_hosts(tables, seen)
-    occurrences = [_occurrence(tables, d, groups[d.leg.call.call_id, d.side], proved, settings["window"], i < DETAILED)
-                   for i, d in enumerate(deaf)]
+    occurrences = [_occurrence(tables, deaf[i], behind, groups[deaf[i].leg.call.call_id, deaf[i].side], proved,
+                               settings["window"], n < DETAILED)
+                   for n, (i, behind) in enumerate(begins.items())]
     occurrences += [_none(tables, row) for row in silent.iter_rows(named=True)]
     examined = {group: calls.filter(pl.col(column) == address)["call_id"].n_unique()
                 for group in set(groups.values()) for column, address in [_column(group)]}
@@ -124,8 +128,8 @@ def _column(group: tuple[str, ...]) -> tuple[str, str]:
     return (other(side) + "_media" if kind == "from" else side + "_site"), address
 
 
-def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tuple[str, str]], window: float,
-                detailed: bool) -> Occurrence:
+def _occurrence(tables: Tables, d: Deaf, behind: list[Deaf], group: tuple[str, ...], proved: set[tuple[str, str]],
+                window: float, detailed: bool) -> Occurrence:
     call, leg = d.leg.call, d.leg
     deaf, source = leg.side(d.side), leg.side(other(d.side))
     begin = (d.counted_ns - (call.answer_ns or 0)) / 1e9
@@ -146,11 +150,13 @@ def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tup
     if d.facts:
         confidence = Confidence.CONFIRMED
         reasons += [fact.text for fact in d.facts]
+    reasons += [f"so the {d.side} of the leg behind it ({b.leg.side(d.side).signalling_source}, call "
+                f"{b.leg.call.call_id}) hears nothing" for b in behind]
     stopped = d.since_ns > leg.begin_ns
     after = (d.since_ns - (call.answer_ns or 0)) / 1e9
-    when = f"from {after:.1f} s after the answer" if stopped else "from the answer on"
+    when = f"from {after:.1f} s after the answer on" if after >= 1 else "from the answer on"
     cited = [deaf.packet, source.packet, *(p for fact in d.facts for p in fact.packets)]
-    for s in (*d.heard, *d.astray, *(d.last if stopped else ())):
+    for s in (*d.heard, *d.astray, *(d.last if stopped else ()), *(s for b in behind for s in b.heard)):
         cited += [s.first_packet, s.last_packet]
     astray = "; ".join(f"{s.packets} packets go to {s.destination}:{s.destination_port}" for s in d.astray)
     return Occurrence(
@@ -162,8 +168,9 @@ def _occurrence(tables: Tables, d: Deaf, group: tuple[str, ...], proved: set[tup
         evidence=tables.evidence(cited, {"sip.call_id": call.call_id, "rtp.deaf": d.side,
                                          "sdp.address": f"{deaf.address}:{deaf.port}"}) if detailed else (),
         scope={"rtp.deaf": d.side, "source.ip": str(source.address), "network.direction": f"to the {d.side}"},
-        flows=tuple(sorted({s.flow for s in (*d.heard, *d.astray)})), keys=frozenset({f"call:{call.call_id}"}),
-        absence=not d.facts, start_ns=d.since_ns, end_ns=leg.end_ns, title="One-way audio in an answered call",
+        flows=tuple(sorted({s.flow for s in (*d.heard, *d.astray)})),
+        keys=frozenset(f"call:{x.leg.call.call_id}" for x in (d, *behind)), absence=not d.facts,
+        start_ns=d.since_ns, end_ns=leg.end_ns, title="One-way audio in an answered call",
         alternatives=(Alternative(
             "the direction exists and this capture misses it", "what is missing is missing at one point",
             next((fact.short for fact in d.facts if fact.short), against)),))

@@ -52,6 +52,7 @@ PATTERN = Pattern(
     fix="Repair the last hops to that host: radio link, duplex, queue, policer.",
     prevention="Collect the receiver reports of all calls: they tell the last mile that no sensor sees.",
     next_capture="Capture next to the reporting host: the packets that pass here are missing there.",
+    explains=("RTP-MOS-LOW",),
     settings=(Setting("min_share", 3, "%", "practice: audible with concealment"),
               Setting("min_lost", 5, "packets", "practice: duplicates and late packets make counts differ by a few"),
               Setting("max_lag", 200, "packets", "practice: 4 s of 20 ms packets")),
@@ -86,7 +87,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     least, share = settings["min_lost"], settings["min_share"] / 100
     losing = ((pl.col("growth") - pl.col("lost") >= least) & (pl.col("growth") >= share * pl.col("progress"))
               & (pl.col("growth") <= pl.col("progress")) & (pl.col("more") >= 2) & (pl.col("fewer") == 0))
-    behind = seen - pl.col("progress") - pl.col("lost") > settings["max_lag"]
+    # Numbers that begin anew leave the highest one anywhere.
+    behind = (seen - pl.col("progress") - pl.col("lost") > settings["max_lag"]) & (pl.col("restarts") == 0)
     suspects = both.with_columns(losing=losing, behind=behind).filter(pl.col("losing") | pl.col("behind"))
     told = _verified(tables, suspects.sort("growth", descending=True).head(SUSPECTS), settings["max_lag"])
     if not told.height:

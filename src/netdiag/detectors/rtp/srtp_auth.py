@@ -26,6 +26,7 @@ from typing import Any
 
 import polars as pl
 
+from netdiag.detectors.rtp import _share
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -87,12 +88,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     wrong = judged.filter(~pl.col("relation").is_in(["agreed", "early"]), pl.col("sampled") >= settings["min_packets"],
                           share >= settings["min_failing"])
     if wrong.height:
-        each = judged.join(tables.rtp.select("stream", "ssrc", host="source"), on="stream").unique(
-            ["call_id", "ssrc", "host"])
+        ends = tables.rtp.select("stream", "flow", "ssrc", "source_port", "destination", "destination_port").join(
+            _share.senders(tables), on="stream", maintain_order="left")
+        each = judged.join(ends, on="stream").unique(["call_id", "ssrc", "host"])
         counts = dict(each.group_by("host").len().iter_rows())
         found_here = [_occurrence(tables, row, i < DETAILED) for i, row in enumerate(wrong.join(
-            tables.rtp.select("stream", "flow", "ssrc", "source_port", "destination", "destination_port",
-                              host="source"), on="stream", maintain_order="left").iter_rows(named=True))]
+            ends, on="stream", maintain_order="left").iter_rows(named=True))]
         examined = Counter({o.group: counts[o.group[1]] for o in found_here})
         return found(found_here, population="SRTP senders", examined=examined)
     open_ones = checked.filter(pl.col("sampled") == 0)

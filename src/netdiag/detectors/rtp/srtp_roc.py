@@ -27,6 +27,7 @@ from typing import Any
 
 import polars as pl
 
+from netdiag.detectors.rtp import _share
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -80,7 +81,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         if agreed(tables):
             return inconclusive("SRTP was agreed, and none of its packets was captured", PATTERN.next_capture)
         return not_applicable("no SRTP was agreed in this capture")
-    ends = tables.rtp.select("stream", "flow", "ssrc", "source", "destination", "destination_port")
+    ends = tables.rtp.select("stream", "flow", "ssrc", "source", "destination", "destination_port").join(
+        _share.senders(tables), on="stream", maintain_order="left")
     senders = checked.rename({"source": "keys"}).join(ends, on="stream", maintain_order="left")
     told = list(_counted(tables, senders, settings))
     known = {o.subject for o in told}
@@ -88,7 +90,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     known = {o.subject for o in told}
     told += [o for o in _released(tables, senders, settings) if o.subject not in known]
     if told:
-        of = senders.unique(["call_id", "ssrc", "source"]).group_by("source").len()
+        of = senders.unique(["call_id", "ssrc", "host"]).group_by("host").len()
         counts = dict(of.iter_rows())
         return found(told, population="SRTP senders", examined=Counter({o.group: counts[o.group[1]] for o in told
                                                                         if o.group[1] in counts}))
@@ -214,7 +216,7 @@ def _occurrence(tables: Tables, row: dict[str, Any], kind: str, summary: str, re
                 packets: list[int | None], confidence: Confidence) -> Occurrence:
     call = row["call_id"] or ""
     return Occurrence(
-        subject=f"{call} SSRC 0x{row['ssrc']:08x}".strip(), group=(kind, row["source"]), summary=summary,
+        subject=f"{call} SSRC 0x{row['ssrc']:08x}".strip(), group=(kind, row["host"]), summary=summary,
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([p for p in packets if p is not None], {
             "rtp.ssrc": f"0x{row['ssrc']:08x}", "sip.call_id": call, "srtp.suite": row["suite"],

@@ -57,6 +57,7 @@ PATTERN = Pattern(
     fix="Quarantine media ports after a call, send a new offer when the source changes, end early media of lost forks.",
     prevention="Watch for RTP that reaches ports without a call, and for SSRC changes per call.",
     next_capture="Signalling and media of both calls at the receiver, from before the first of them.",
+    explains=("RTP-LATCH-FAIL",),
     settings=(Setting("max_changes", 3, "new SSRCs a minute", "practice: hold and transfer give one or two"),
               Setting("turn", 200, "ms", "practice: ten 20 ms packets; longer turns are streams one behind the other"),
               Setting("min_turns", 10, "changes of the source", "practice: streams that relieve each other overlap a "
