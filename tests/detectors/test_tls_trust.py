@@ -56,6 +56,18 @@ def session(wire: Any, client: str = "10.20.0.21", cport: int = 40000, **more: A
     return craft.Session(wire, client, cport, SERVER, **{"sni": NAME, **more})
 
 
+def test_who_closes_after_the_handshake_is_not_called_content(judge: Judge) -> None:
+    wire = network.Wire()
+    probe = session(wire)
+    probe.hello(0.0)
+    probe.flight(0.05, [craft.leaf(NAME, ISSUING, aia=craft.AIA)])
+    probe.finish(0.08)
+    probe.close(0.13)
+    (occurrence,) = judge("TLS-CHAIN-INCOMPLETE", wire.sorted()).occurrences
+    assert occurrence.summary.endswith("the client completed the handshake and closed without data.")
+    assert not any("completed with the same certificates" in reason for reason in occurrence.reasons)
+
+
 def rejected(chain: list[Any], alert: int, shift: float = 0.0, **more: Any) -> list[Any]:
     wire = network.Wire()
     session(wire, **more).rejected(0.0, chain, alert)

@@ -29,11 +29,21 @@ HIT_FRAMES = {
     "hit_open_end": [6, 8],
     "hit_root_elsewhere": [6, 8],
     "hit_tls13": [9],
+    "hit_leaf_twice": [7, 9],
 }
 
 
 def _session(wire, client=PHONES[0], cport=40000, server=SERVER, **more):
     return Session(wire, client, cport, server, **{"sni": NAME, **more})
+
+
+def _unused(wire, cport, at):
+    """A handshake that is completed and closed without data."""
+    session = _session(wire, cport=cport)
+    session.hello(at)
+    session.flight(at + 0.05, WHOLE)
+    session.finish(at + 0.08)
+    session.close(at + 0.13)
 
 
 def hit():
@@ -49,6 +59,35 @@ def hit_self_signed():
     """The certificate that the installer made."""
     wire = Wire()
     _session(wire).rejected(0.0, [leaf(NAME, None)], CERTIFICATE_UNKNOWN)
+    return wire.sorted()
+
+
+def hit_leaf_twice():
+    """The leaf is sent twice, which every client passes over; the root is the fault."""
+    wire = Wire()
+    _session(wire).rejected(0.0, [LEAF, *WHOLE], UNKNOWN_CA)
+    return wire.sorted()
+
+
+def near_miss_unused_inconclusive():
+    """Condition: somebody refuses. A program that verifies after the handshake looks like a health check."""
+    wire = Wire()
+    for number in range(2):
+        _unused(wire, 40000 + number, number * 5.0)
+    return wire.sorted()
+
+
+def near_miss_looked_once():
+    """Condition: at least two of them. One look at the certificate is no attempt to use it."""
+    wire = Wire()
+    _unused(wire, 40000, 0.0)
+    return wire.sorted()
+
+
+def near_miss_tls13_used():
+    """Condition: certificates are visible, or it is open what became of them. Data follows: the client took them."""
+    wire = Wire()
+    _session(wire, version=TLS13, versions=(TLS13, TLS12)).accepted(0.0, WHOLE)
     return wire.sorted()
 
 

@@ -130,6 +130,20 @@ def near_miss_short_lived():
     return wire.sorted()
 
 
+def near_miss_tls13_used():
+    """Condition: certificates are visible, or it is open what became of them. Data follows: the client took them."""
+    wire = Wire()
+    _session(wire, version=TLS13, versions=(TLS13, TLS12)).accepted(0.0, [EXPIRED, ISSUING])
+    return wire.sorted()
+
+
+def near_miss_tls13_other_alert():
+    """Condition: the alert can be about dates. Alert 48 is about trust."""
+    wire = Wire()
+    _session(wire, version=TLS13, versions=(TLS13, TLS12)).rejected(0.0, [EXPIRED, ISSUING], UNKNOWN_CA)
+    return wire.sorted()
+
+
 def near_miss_tls13_known():
     """Condition: the certificates are seen nowhere. A TLS 1.2 client is shown a chain in which nothing is expired."""
     wire = Wire()

@@ -1,7 +1,17 @@
 """Samples of TLS-CHAIN-INCOMPLETE: a provisioning server sends its leaf without the intermediate."""
 
 from _craft.network import Wire
-from _craft.tls import AIA, BAD_CERTIFICATE, CERTIFICATE_EXPIRED, UNKNOWN_CA, Authority, Session, leaf
+from _craft.tls import (
+    AIA,
+    BAD_CERTIFICATE,
+    CERTIFICATE_EXPIRED,
+    TLS12,
+    TLS13,
+    UNKNOWN_CA,
+    Authority,
+    Session,
+    leaf,
+)
 
 PHONES = ("10.20.1.20", "10.20.1.21")
 SERVER, NAME = "203.0.113.10", "prov.phones.example"
@@ -68,6 +78,27 @@ def near_miss_root_omitted():
     """Condition: an intermediate is missing. Leaf and intermediate are sent, the root rightly is not."""
     wire = Wire()
     _session(wire).accepted(0.0, [LEAF, ISSUING])
+    return wire.sorted()
+
+
+def near_miss_leaf_twice():
+    """Condition: a certificate does not certify the one before. The leaf is only sent twice."""
+    wire = Wire()
+    _session(wire).accepted(0.0, [LEAF, LEAF, ISSUING, ROOT])
+    return wire.sorted()
+
+
+def near_miss_tls13_used():
+    """Condition: certificates are visible, or it is open what became of them. Data follows: the client took them."""
+    wire = Wire()
+    _session(wire, version=TLS13, versions=(TLS13, TLS12)).accepted(0.0, [LEAF, ISSUING])
+    return wire.sorted()
+
+
+def near_miss_tls13_other_alert():
+    """Condition: the alert can be about trust. Alert 45 is about dates."""
+    wire = Wire()
+    _session(wire, version=TLS13, versions=(TLS13, TLS12)).rejected(0.0, [LEAF, ISSUING], CERTIFICATE_EXPIRED)
     return wire.sorted()
 
 

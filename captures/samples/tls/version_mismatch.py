@@ -3,6 +3,7 @@
 from _craft.network import Wire
 from _craft.tls import (
     CBC_10,
+    DECODE_ERROR,
     DOWNGRADE_12,
     ECDHE_12,
     FALLBACK_SCSV,
@@ -17,6 +18,7 @@ from _craft.tls import (
     TLS13,
     Authority,
     Session,
+    alert,
     leaf,
 )
 
@@ -34,6 +36,7 @@ HIT_FRAMES = {
     "hit_two_versions": [4, 6, 14, 16],
     "hit_too_new": [24, 26],
     "hit_closed": [24, 26],
+    "hit_client_complains": [24, 26],
     "hit_client_refuses": [4, 6, 8],
     "hit_fallback": [12, 14],
     "hit_downgrade": [4, 6, 8],
@@ -69,6 +72,18 @@ def hit_closed():
     wire = Wire()
     _new(wire, 0.0)
     _old(wire).refused(3.0)
+    return wire.sorted()
+
+
+def hit_client_complains():
+    """The server closes; the client answers the close with an alert of its own, as OpenSSL does."""
+    wire = Wire()
+    _new(wire, 0.0)
+    old = _old(wire)
+    old.hello(3.0)
+    old.tcp.segment(3.06, False, "FA")
+    old.tcp.segment(3.0601, True, "PA", alert(DECODE_ERROR, version=TLS10))
+    old.tcp.segment(3.08, False, "R")
     return wire.sorted()
 
 
@@ -151,7 +166,7 @@ def near_miss_cipher():
     return wire.sorted()
 
 
-def near_miss_no_contrast():
+def near_miss_no_contrast_inconclusive():
     """Condition: without alert 70, others show what the server accepts. Here nobody does."""
     wire = Wire()
     _old(wire).refused(0.0, HANDSHAKE_FAILURE)

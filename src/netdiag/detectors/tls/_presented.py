@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from netdiag.model import Evidence
+from netdiag.model import Detection, Evidence, clear, inconclusive, not_applicable
 from netdiag.tables import Tables, roots
 from netdiag.tables.certs import Certificate
 from netdiag.tables.roots import Roots
@@ -21,7 +21,7 @@ CLOSED = -1
 NAMES = {40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked",
          45: "certificate_expired", 46: "certificate_unknown", 47: "illegal_parameter", 48: "unknown_ca",
          70: "protocol_version", 86: "inappropriate_fallback"}
-"""RFC 8446 §6, RFC 7507 §4."""
+"""RFC 8446 §6, RFC 7507 §2."""
 DETAILED = 200
 """Occurrences of one fault that carry frames of their own; the rest is counted (practice)."""
 DAY_NS = 86_400 * 10**9
@@ -59,8 +59,13 @@ class Shown:
 
     @property
     def accepted(self) -> int:
-        """Distinct sessions that were completed."""
-        return count(self.sessions.filter(pl.col("completed")))
+        """Distinct sessions that were completed, used and not refused: in TLS 1.3 a server can complete and refuse."""
+        return count(self.sessions.filter(pl.col("completed") & ~pl.col("unused") & pl.col("refusal").is_null()))
+
+    @property
+    def unused(self) -> int:
+        """Distinct sessions that the other side completed and closed without data."""
+        return count(self.sessions.filter("unused"))
 
     def valid(self, at_ns: int) -> bool:
         """Are all certificates within their dates?"""
@@ -86,7 +91,8 @@ def shown(tables: Tables, settings: Mapping[str, float]) -> Iterator[Shown]:
 
     ``packet`` is the packet row with the end of the Certificate message. ``refusal`` is the alert with which the
     other side answered, CLOSED when it closed without a word within ``close_within`` seconds, else null. Who does
-    that to ``survey_servers`` servers or more collects certificates and refuses none.
+    that to ``survey_servers`` servers or more collects certificates and refuses none. ``unused``: it completed the
+    handshake and closed without data, as health checks do, and programs that verify only then (Node.js).
     """
     handshakes = tables.handshakes.with_columns(SESSION)
     known: dict[int, Certificate] = {}
@@ -100,13 +106,16 @@ def shown(tables: Tables, settings: Mapping[str, float]) -> Iterator[Shown]:
             known = {c.cert: c for c in rows(tables.certs, Certificate)}
         some = some.with_columns(pl.col(packet).alias("packet"), _waited(tables, some, packet))
         judge = "client" if by == "server" else "server"
-        some = some.with_columns(_refusal(judge, settings).alias("refusal"))
+        some = some.with_columns(
+            _refusal(judge, settings).alias("refusal"),
+            unused=pl.col("completed") & ~pl.col("application_data") & (pl.col("closed_by") == judge).fill_null(False))
         key = some[column].cast(pl.List(pl.String)).list.join(",").alias("key")
         some = some.with_columns(key).sort("key", maintain_order=True)
         first = some["key"].rle_id().search_sorted(pl.arange(0, some["key"].n_unique(), eager=True)).to_list()
-        chains, sessions = some[column], some.select(*_KEPT, "packet", "refusal")
+        chains, sessions = some[column], some.select(*_KEPT, "packet", "refusal", "unused")
         for a, b in zip(first, [*first[1:], some.height], strict=True):
-            yield Shown(by, tuple(known[n] for n in chains[a].to_list()), sessions[a:b])
+            # Some servers send a certificate twice; every client passes over the second.
+            yield Shown(by, tuple(known[n] for n in dict.fromkeys(chains[a].to_list())), sessions[a:b])
 
 
 def _waited(tables: Tables, some: pl.DataFrame, packet: str) -> pl.Series:
@@ -122,8 +131,9 @@ def _waited(tables: Tables, some: pl.DataFrame, packet: str) -> pl.Series:
 
 def _refusal(judge: str, settings: Mapping[str, float]) -> pl.Expr:
     alert = (pl.col("alert_by") == judge) & pl.col("alert").is_not_null() & (pl.col("alert_packet") >= pl.col("packet"))
-    silent = ((pl.col("closed_by") == judge) & pl.col("alert_packet").is_null() & ~pl.col("completed")
-              & ~pl.col("truncated") & pl.col("waited").is_between(0, settings["close_within"]))
+    before = (pl.col("alert_packet") <= pl.col("close_packet")).fill_null(False)  # later ones complain of the close
+    silent = ((pl.col("closed_by") == judge) & ~before & ~pl.col("completed") & ~pl.col("truncated")
+              & pl.col("waited").is_between(0, settings["close_within"]))
     silent &= pl.col("server").filter(silent).n_unique().over("client") < settings["survey_servers"]
     return pl.when(alert).then(pl.col("alert").cast(pl.Int16)).when(silent).then(pl.lit(CLOSED, pl.Int16))
 
@@ -148,10 +158,25 @@ def showing(lists: Iterable[Shown]) -> set[tuple[str, int]]:
             for address, port in item.sessions.select("server", "server_port").iter_rows()}
 
 
-def hidden(tables: Tables) -> int:
+def hidden(tables: Tables) -> pl.DataFrame:
     """Handshakes that went past ServerHello, were not resumed, and show no certificate."""
     return tables.handshakes.filter(pl.col("server_hello_packet").is_not_null() & ~pl.col("resumed")
-                                    & (pl.col("certificates").list.len() == 0)).height
+                                    & (pl.col("certificates").list.len() == 0))
+
+
+def unseen_lists(tables: Tables, next_capture: str, *alerts: int) -> Detection:
+    """The outcome where no certificate is in clear. ``alerts`` are those that can be about this pattern.
+
+    Where data follows the handshake the peers took the certificates, and another alert in clear names another fault.
+    """
+    every = hidden(tables)
+    if not every.height:
+        return not_applicable("no handshake with certificates")
+    used = pl.col("completed") & pl.col("application_data")
+    untold = every.filter(~used & (pl.col("alert").is_null() | pl.col("alert").is_in(alerts))).height
+    if untold:
+        return inconclusive(f"{many(untold, 'handshake')}, certificates encrypted", next_capture)
+    return clear(f"{many(every.height, 'handshake')}, certificates encrypted; no peer refused them for this")
 
 
 class Subjects:
@@ -176,8 +201,11 @@ def frames(tables: Tables, session: dict[str, object], facts: dict[str, str | in
     return tables.evidence([p for p in packets if isinstance(p, int)], facts)
 
 
-def answer(refusal: object, judge: str) -> str:
+def answer(session: Mapping[str, object], judge: str) -> str:
     """What the other side did, in words."""
+    refusal = session["refusal"]
+    if refusal is None and session.get("unused"):
+        return f"the {judge} completed the handshake and closed without data"
     if refusal is None:
         return f"the {judge} did not object"
     if refusal == CLOSED:

@@ -39,7 +39,6 @@ from netdiag.model import (
     clear,
     found,
     inconclusive,
-    not_applicable,
 )
 from netdiag.tables import Tables
 
@@ -68,6 +67,12 @@ TITLES = {
     trust.OPEN: "",
 }
 
+UNUSED = ("{}: the root is none that is known here, and {} completed and closed without data: a health check, or a "
+          "program that verifies only then")
+
+TRIES = 2
+"""Handshakes without data that are told: once is a look at the certificate (practice)."""
+
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Refused chains without a gap, whose root is the only thing left to refuse."""
@@ -78,6 +83,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     for item in lists:
         refused = trust.rejected(item)
         if not refused.height:
+            if item.unused >= TRIES and not item.accepted and trust.verdict(tables, item).kind in (
+                    trust.PRIVATE, trust.SELF_SIGNED, trust.OPEN):
+                undecided = undecided or UNUSED.format(tls.servers(item.sessions), tls.many(item.unused, "handshake"))
             continue
         verdict = trust.verdict(tables, item)
         refused = trust.telling(verdict, refused)
@@ -98,10 +106,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return inconclusive(undecided, PATTERN.next_capture)
     if lists:
         return clear(f"{tls.many(len(lists), 'chain')} in clear: none without a gap was refused for its authority")
-    hidden = tls.hidden(tables)
-    if hidden:
-        return inconclusive(f"{tls.many(hidden, 'handshake')}, certificates encrypted", PATTERN.next_capture)
-    return not_applicable("no handshake with certificates")
+    return tls.unseen_lists(tables, PATTERN.next_capture, *trust.REJECTED)
 
 
 def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
@@ -121,7 +126,7 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
                                            f"{verdict.anchor} is not sent", "a server may leave out the root"))
     subjects = tls.Subjects()
     for number, session in enumerate(refused.iter_rows(named=True)):
-        answer = tls.answer(session["refusal"], item.judge)
+        answer = tls.answer(session, item.judge)
         yield Occurrence(
             subject=subjects.of(session), group=(item.by, verdict.kind, verdict.anchor),
             summary=f"{tls.named(item.leaf)} at {session[item.by]} rests on {verdict.anchor}, and {answer}.",

@@ -42,7 +42,6 @@ from netdiag.model import (
     clear,
     found,
     inconclusive,
-    not_applicable,
 )
 from netdiag.tables import Tables, chain
 from netdiag.tables.certs import Certificate
@@ -95,16 +94,14 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences += _unseen(tables, lists)
     if occurrences:
         return found(occurrences, population="handshakes", examined=examined)
-    hidden = tls.hidden(tables)
     if behind:
         return inconclusive("the clock of the capture stands years before the certificates were made",
                             "Judge again with --at-time and the real time of the capture.")
     if lists:
+        hidden = tls.hidden(tables).height
         return clear(f"{tls.many(len(lists), 'chain')} in clear, each with a path on which all certificates are valid"
                      + (f"; {tls.many(hidden, 'handshake')} with encrypted certificates" if hidden else ""))
-    if hidden:
-        return inconclusive(f"{tls.many(hidden, 'handshake')}, certificates encrypted", PATTERN.next_capture)
-    return not_applicable("no handshake with certificates")
+    return tls.unseen_lists(tables, PATTERN.next_capture, *REFUSALS)
 
 
 def _expired(tables: Tables, item: tls.Shown, at: int) -> Certificate | None:
@@ -136,13 +133,13 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
     for number, session in enumerate((refused if refused.height else late).iter_rows(named=True)):
         at = tables.options.at_ns or session["start_ns"]
         days = (at - cert.not_after_ns) / tls.DAY_NS
-        done = tls.answer(session["refusal"], item.judge)
+        done = tls.answer(session, item.judge)
         confidence = Confidence.CONFIRMED if refused.height and not behind else Confidence.PROBABLE
         reasons = [f"notAfter of the {role} is {tls.date(cert.not_after_ns)}, {_days(days)} days before "
                    + ("the given time" if asked else "the handshake"), done]
         if before:
             reasons.append(f"completed with the same chain before that date: {tls.many(before, 'handshake')}")
-        if not refused.height and session["refusal"] is None:
+        if not refused.height and session["refusal"] is None and not session["unused"]:
             reasons.append("latent: it will fail with the first peer that verifies")
         severity = Severity.HIGH if item.by == "client" else Severity.CRITICAL
         yield Occurrence(

@@ -42,7 +42,6 @@ from netdiag.model import (
     clear,
     found,
     inconclusive,
-    not_applicable,
 )
 from netdiag.tables import Tables
 
@@ -95,10 +94,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                             "a gap or an unknown root", PATTERN.next_capture)
     if lists:
         return clear(f"{tls.many(len(lists), 'chain')} in clear: none has a gap that the sender should have filled")
-    hidden = tls.hidden(tables)
-    if hidden:
-        return inconclusive(f"{tls.many(hidden, 'handshake')}, certificates encrypted", PATTERN.next_capture)
-    return not_applicable("no handshake with certificates")
+    return tls.unseen_lists(tables, PATTERN.next_capture, *trust.REJECTED)
 
 
 def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
@@ -137,7 +133,7 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
                                         f"{verdict.anchor} is no public root", "the order is wrong as well"))
     subjects = tls.Subjects()
     for number, session in enumerate(sessions.iter_rows(named=True)):
-        answer = tls.answer(session["refusal"], item.judge)
+        answer = tls.answer(session, item.judge)
         yield Occurrence(
             subject=subjects.of(session), group=(item.by, item.leaf.subject, verdict.kind, verdict.anchor),
             summary=f"{session[item.by]}: {what}; {answer}.", confidence=confidence,

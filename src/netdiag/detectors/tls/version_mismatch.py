@@ -37,6 +37,7 @@ from netdiag.model import (
     Severity,
     clear,
     found,
+    inconclusive,
     not_applicable,
 )
 from netdiag.tables import Tables
@@ -63,8 +64,8 @@ PATTERN = Pattern(
 )
 
 HANDSHAKE_FAILURE, ILLEGAL_PARAMETER, PROTOCOL_VERSION, INAPPROPRIATE_FALLBACK = 40, 47, 70, 86
-"""RFC 8446 §6.2; RFC 7507 §4."""
-SSL30 = 0x0300
+"""RFC 8446 §6.2; RFC 7507 §2."""
+SSL30, TLS12 = 0x0300, 0x0303
 NAMES = {0x0200: "SSL 2.0", 0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2",
          0x0304: "TLS 1.3"}
 
@@ -80,15 +81,28 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                                       & pl.col("client_max_version").is_not_null())
     if not hellos.height:
         return not_applicable("no ClientHello")
-    hellos = _marked(tables, hellos.with_columns(tls.SESSION), settings)
+    hellos = _marked(tables, _unanswered(hellos.with_columns(tls.SESSION)), settings)
     met = hellos.filter(pl.col("kind").is_not_null() & ~pl.col("swept"))
     if not met.height:
+        old = hellos.filter(pl.col("ended") & ~pl.col("swept") & (pl.col("client_max_version") < TLS12)
+                            & pl.col("floor").is_null())
+        if old.height:
+            return inconclusive(
+                f"{tls.many(old['session'].n_unique(), 'ClientHello')} with nothing above TLS 1.1 (RFC 8996) ended at "
+                "once, and nothing shows which versions the server accepts", PATTERN.next_capture)
         return clear(f"{tls.many(hellos['session'].n_unique(), 'ClientHello')}, none refused for its version")
     occurrences = list(_occurrences(tables, hellos, met))
     counts = hellos.group_by(SERVER).agg(pl.col("session").n_unique())
     examined = {(s, str(p)): n for s, p, n in counts.iter_rows()}
     return found(occurrences, population="handshakes",
                  examined={o.group: examined[o.group[0], o.group[1]] for o in occurrences})
+
+
+def _unanswered(hellos: pl.DataFrame) -> pl.DataFrame:
+    """Without the alerts that a client sends when the server has closed already: OpenSSL says decode_error then."""
+    late = ((pl.col("alert_by") == "client") & (pl.col("closed_by") == "server")
+            & (pl.col("alert_packet") > pl.col("close_packet"))).fill_null(False)
+    return hellos.with_columns(pl.when(~late).then(n).alias(n) for n in ("alert", "alert_packet", "alert_by"))
 
 
 def _marked(tables: Tables, hellos: pl.DataFrame, settings: dict[str, float]) -> pl.DataFrame:
@@ -152,8 +166,7 @@ def _occurrences(tables: Tables, hellos: pl.DataFrame, met: pl.DataFrame) -> Ite
         kind, what = h["kind"], _ended(h)
         confidence, why = _grade(kind, h, times.get(where, 0))
         foreign = _foreign(tables, h)
-        alternatives = [Alternative("a device on the path ended it", foreign or "none: the TTL is the server's",
-                                    "" if foreign else "TTL of the answer and of the server's other packets agree")]
+        alternatives = [Alternative("a device on the path ended it", foreign, "nothing here")] if foreign else []
         if kind == "apart":
             alternatives.insert(0, Alternative("no cipher suite in common (TLS-CIPHER-MISMATCH)",
                                                "old clients offer old suites too", "the versions are apart already"))
