@@ -50,7 +50,9 @@ def with_statistics(source: Path, path: Path, dropped: int) -> str:
 
 @pytest.mark.parametrize(("hit", "points", "confidence", "flows"), [
     ("hit", (), SUSPECTED, 1), ("hit_together", (), PROBABLE, 3), ("hit_rtcp", (), SUSPECTED, 1),
-    ("hit_two_points", ("mirror", "server"), CONFIRMED, 1), ("hit_both_directions", (), SUSPECTED, 1)])
+    ("hit_two_points", ("mirror", "server"), CONFIRMED, 1), ("hit_both_directions", (), SUSPECTED, 1),
+    ("hit_further_on", ("tap", "server"), CONFIRMED, 1), ("hit_behind_a_relay", ("tap", "server"), CONFIRMED, 1),
+    ("hit_reported_elsewhere", ("tap", "server"), SUSPECTED, 1)])
 def test_loss_is_as_sure_as_its_witnesses(hit: str, points: tuple[str, ...], confidence: Confidence,
                                           flows: int) -> None:
     f = finding(f"loss.{hit}", *points, select="CAP-LOSS")

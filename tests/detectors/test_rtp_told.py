@@ -155,8 +155,18 @@ def test_silence_that_begins_with_a_new_description_is_said_to(tmp_path: Path) -
     assert finding.summary.startswith("The callee (192.0.2.20) hears nothing from 5.1 s after the answer on")
 
 
+@pytest.mark.parametrize(("sample", "points", "confidence"), [
+    ("hit", (), Confidence.SUSPECTED), ("hit_two_points", ("far", "near"), Confidence.CONFIRMED),
+    ("hit_two_points_untold", ("far", "near"), Confidence.PROBABLE)])
+def test_only_a_point_before_it_proves_that_packets_were_lost_on_the_way(
+        sample: str, points: tuple[str, ...], confidence: Confidence) -> None:
+    files = [(point, str(SAMPLES / "rtp" / f"loss.{sample}.{point}.pcap")) for point in points]
+    report = engine.analyze(open_captures([] if points else [str(SAMPLES / "rtp" / f"loss.{sample}.pcap")], files))
+    assert [f.confidence for f in report.findings if f.pattern == "RTP-LOSS"] == [confidence]
+
+
 @pytest.mark.parametrize(("sample", "confidence"), [("hit_all_pause", Confidence.SUSPECTED),
-                                                    ("hit_both_ways", Confidence.CONFIRMED)])
+                                                    ("hit_both_ways", Confidence.PROBABLE)])
 def test_another_point_does_not_prove_that_a_pause_of_all_is_the_networks(
         sample: str, confidence: Confidence, tmp_path: Path) -> None:
     whole = tmp_path / "near.pcap"

@@ -48,14 +48,14 @@ def forth(wire: Wire, at: float, seconds: float, *, ssrc: int = 1, back: bool = 
           lost: frozenset[int] = frozenset(), late: Callable[[int], float] = lambda i: 0.0, ptime: float = PTIME,
           payload: Callable[[int], int] = lambda i: 0, clock: int = 8000, first: int = 1000, stamp: int = 0,
           size: int = 4, marker: Callable[[int], bool] = lambda i: i == 0, advance: int | None = None,
-          sport: int = 0) -> list[int]:
+          sport: int = 0, ttl: int = 64) -> list[int]:
     """A stream from PHONE to GATEWAY, or ``back``; packet ``i`` comes at ``i * ptime + late(i)`` s."""
     shift = 100 * (number - 1)
     ends = ((PHONE, sport or PORT + shift), (GATEWAY, GATEWAY_PORT + shift))
     (src, sp), (dst, dp) = reversed(ends) if back else ends
     step = round(clock * ptime) if advance is None else advance
     return [wire.udp(at + i * ptime + late(i), src, sp, dst, dp, packet(
-        first + i, stamp + step * i, ssrc, payload(i), marker(i), b"\x7f" * size))
+        first + i, stamp + step * i, ssrc, payload(i), marker(i), b"\x7f" * size), ttl)
         for i in range(round(seconds / ptime)) if i not in lost]
 
 

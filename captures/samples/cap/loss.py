@@ -3,7 +3,7 @@
 from _craft.network import Connection, Wire
 from _craft.sip import rtcp_report, rtp
 
-CLIENT, SERVER = "10.20.0.15", "198.51.100.20"
+CLIENT, SERVER, RELAY = "10.20.0.15", "198.51.100.20", "198.51.100.7"
 FORTH, BACK = 0x1111, 0x2222
 RUN = frozenset(range(100, 106))
 """Six packets in a row, two seconds into a stream."""
@@ -13,7 +13,10 @@ MOMENTS = frozenset(n + i for n in (50, 110, 180) for i in range(3))
 ALSO = ("RTP-LOSS",)
 """Where no receiver speaks against it, the missing packets may have been lost on the way as well."""
 HIT_FRAMES = {"hit": [7], "hit_together": [11, 13, 15], "hit_two_points": {"mirror": [6], "server": [6]},
-              "hit_rtcp": [101, 102, 146], "hit_both_directions": [101, 102, 215, 216, 349, 350]}
+              "hit_rtcp": [101, 102, 146], "hit_both_directions": [101, 102, 215, 216, 349, 350],
+              "hit_further_on": {"tap": [1], "server": [101, 102, 103]},
+              "hit_behind_a_relay": {"tap": [1], "server": [101, 102, 103]},
+              "hit_reported_elsewhere": {"server": [101, 152], "tap": [101]}}
 
 
 def _transfer(wire: Wire, at: float = 0.0, cport: int = 40000, missing: bool = True) -> Connection:
@@ -149,6 +152,53 @@ def _audio(wire: Wire, counted: tuple[int, int], lost: frozenset[int] = RUN, rep
 def hit_rtcp():
     """Six packets are missing, and the receiver counts none of them as lost."""
     return _audio(Wire(), (2, 2), first=65_450).sorted()
+
+
+def hit_further_on():
+    """Behind two routers six packets pass that the tap before them lacks."""
+    tap, server = Wire(), Wire()
+    rtp(tap, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=RUN)
+    rtp(server, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, ttl=62)
+    return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def hit_behind_a_relay():
+    """A relay sends on six packets that the tap before it lacks, with a TTL of its own."""
+    tap, server = Wire(), Wire()
+    rtp(tap, 0.0, CLIENT, 4000, RELAY, 4000, 3.0, ssrc=FORTH, lost=RUN, ttl=60)
+    rtp(server, 0.0, RELAY, 4010, SERVER, 4000, 3.0, ssrc=FORTH)
+    return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def hit_reported_elsewhere():
+    """The tap lacks six packets; the reports of their receiver, which counts none, are only seen at the server."""
+    tap, server = Wire(), _audio(Wire(), (0, 0), lost=frozenset())
+    rtp(tap, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=RUN)
+    return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def near_miss_before():
+    """Condition: the point that has them comes later. Here it comes before two routers: they were lost between."""
+    tap, server = Wire(), Wire()
+    rtp(tap, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH)
+    rtp(server, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=RUN, ttl=62)
+    return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def near_miss_same_ttl():
+    """Condition: the point that has them comes later. Nothing tells which one comes first."""
+    tap, server = Wire(), Wire()
+    rtp(tap, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH)
+    rtp(server, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=RUN)
+    return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def near_miss_relay_lost_them():
+    """Condition: the point that has them comes later. It comes before the relay, and its TTL is lower."""
+    tap, server = Wire(), Wire()
+    rtp(tap, 0.0, CLIENT, 4000, RELAY, 4000, 3.0, ssrc=FORTH, ttl=60)
+    rtp(server, 0.0, RELAY, 4010, SERVER, 4000, 3.0, ssrc=FORTH, lost=RUN)
+    return {"tap": tap.sorted(), "server": server.sorted()}
 
 
 def near_miss_rtcp_counts_them():

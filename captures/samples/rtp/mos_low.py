@@ -105,3 +105,8 @@ def near_miss_lost_by_the_capture():
 def near_miss_capture_stood_still():
     """Condition: the capture went on. Here it has nothing of anybody for 7.3 s."""
     return _stream(20.1, lost=frozenset(range(20, 100))).sorted()
+
+
+def near_miss_passed_here():
+    """Condition: no point further on has the packets. Behind two routers all of them are there."""
+    return {"near": _stream(20.1, lost=MANY).sorted(), "far": _stream(20.1, ttl=62).sorted()}

@@ -56,9 +56,13 @@ class Shared:
 
 
 def _reports(tables: Tables) -> pl.DataFrame:
-    """One row for each stream that its destination reports on: lists of ``report``, ``highest``, ``counted``."""
+    """One row for each stream that its destination reports on: lists of ``report``, ``highest``, ``counted``.
+
+    What a receiver says holds wherever it is seen: reports of all points count, in order of the numbers they speak of.
+    """
     about = tables.rtcp.filter(pl.col("about_ssrc").is_not_null() & pl.col("cumulative_lost").is_not_null())
-    return about.group_by("point", ssrc="about_ssrc", destination="source", maintain_order=True).agg(
+    return about.sort("highest_sequence", maintain_order=True).group_by(
+        ssrc="about_ssrc", destination="source", maintain_order=True).agg(
         report="packet", highest="highest_sequence", counted="cumulative_lost")
 
 
@@ -70,7 +74,7 @@ def disputed(tables: Tables, least: float) -> Iterator[Disputed]:
     streams = tables.rtp.filter((pl.col("lost") >= least) & (pl.col("restarts") == 0))
     if not streams.height:
         return
-    both = streams.join(_reports(tables), on=["point", "ssrc", "destination"], maintain_order="left").with_columns(
+    both = streams.join(_reports(tables), on=["ssrc", "destination"], maintain_order="left").with_columns(
         growth=pl.col("counted").list.last() - pl.col("counted").list.first())
     both = both.filter((pl.col("report").list.len() >= 2) & (pl.col("growth") >= 0)
                        & (pl.col("lost") - pl.col("growth") >= least)).head(STREAMS)
@@ -110,8 +114,8 @@ def shared(tables: Tables, least: float) -> Iterator[Shared]:
     if streams.height < 2:
         return
     streams = streams.filter(pl.len().over("flow") == 2)
-    counted = _reports(tables).select("point", "ssrc", "destination", counted=pl.col("counted").list.max())
-    real = streams.join(counted, on=["point", "ssrc", "destination"]).filter(pl.col("counted") * 2 >= pl.col("lost"))
+    counted = _reports(tables).select("ssrc", "destination", counted=pl.col("counted").list.max())
+    real = streams.join(counted, on=["ssrc", "destination"]).filter(pl.col("counted") * 2 >= pl.col("lost"))
     streams = streams.join(real, on="flow", how="anti", maintain_order="left").sort(
         pl.col("max_gap").min().over("flow"), "flow", descending=[True, False], maintain_order=True)
     objects = rows(streams.head(STREAMS), RtpStream)

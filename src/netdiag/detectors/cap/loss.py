@@ -3,17 +3,19 @@
 A receiver acknowledges only bytes that it has (RFC 9293 §3.10.7.4). Bytes that are acknowledged and are nowhere in the
 capture, neither before nor after, passed the capture point and were not written: an overloaded mirror port, a full
 kernel buffer, a slow disk. The same holds for RTP whose receiver counts fewer lost packets than the capture lacks
-(RFC 3550 §6.4.1). Findings that rest on something not seen are capped for such flows.
+(RFC 3550 §6.4.1), and for RTP that a point further on has. Findings that rest on something not seen are capped for
+such flows.
 
 **What lifts the suspicion.** Three flows or more that lack packets in the same tenth of a second (probable). Another
-capture point that holds the bytes, or the count of dropped packets that the capturing host wrote into the file
-(pcapng interface statistics, `isb_ifdrop` and `isb_osdrop`): confirmed, and then every flow of that point is touched.
+capture point that holds the bytes, or holds the RTP packets and comes later on the way, by TTL or by the addresses of a
+relay; or the count of dropped packets that the capturing host wrote into the file (pcapng interface statistics,
+`isb_ifdrop` and `isb_osdrop`): confirmed, and with that count every flow of the point is touched.
 
 **What looks alike and is not it.** Real loss: the bytes come again, or RTCP counts them. The beginning of a connection
 that began before the capture: acknowledged long ago (CAP-MIDSTREAM). One whole direction missing (CAP-ONEWAY), and
-packets that take another path. Reordering. The acknowledgment number of a reset, which nobody checks (RFC 9293
-§3.5.3). Opposite RTP streams that miss packets at the same moments are no more than a suspicion: a link that fails
-for a moment does the same.
+packets that take another path. Reordering. The acknowledgment number of a reset, which nobody checks once a connection
+is up (RFC 9293 §3.5.3). Opposite RTP streams that miss packets at the same moments are no more than a suspicion: a link
+that fails for a moment does the same.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import Tables, rtp_gaps, unseen
+from netdiag.tables import Tables, rtp_crossing, rtp_gaps, unseen
 
 PATTERN = Pattern(
     id="CAP-LOSS",
@@ -89,7 +91,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     carrying = tables.tcp.filter(pl.col("data_client") + pl.col("data_server") + pl.col("acked_unseen") > 0).height
     if not carrying and not tables.rtp.height and not tables.interface_drops:
         return not_applicable("no TCP data, no RTP and no drop counter is in this capture")
-    signs = {s.flow: s for s in (*_shared(tables, settings), *_disputed(tables, settings))}
+    signs = {s.flow: s for s in (*_shared(tables, settings), *_disputed(tables, settings),
+                                 *_passed(tables, settings))}
     acks = unseen.unseen_acks(tables)
     together = _together(tables, acks, [s for s in signs.values() if s.proof], settings["min_flows"])
     signs |= {s.flow: s for s in _tcp(tables, acks, set(together), settings["max_share"])}
@@ -139,6 +142,15 @@ def _disputed(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:
                     "the reports go to this very stream", facts={"rtp.missing": d.missing, "rtcp.lost": d.reported})
 
 
+def _passed(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:
+    for c in rtp_crossing.passed_here(tables, tables.rtp, settings["min_packets"]):
+        yield _Sign(tables.rtp["flow"][c.stream], [], [tables.rtp["first_packet"][c.stream], *c.packets],
+                    f"{c.point}, further on the way, has {c.missing} RTP packets that are missing here",
+                    f"{c.missing} RTP packets are missing here, and {c.point} has them",
+                    "the other packets of the stream pass here",
+                    facts={"rtp.missing": c.missing, "capture.point_with_them": c.point})
+
+
 def _shared(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:
     for s in rtp_gaps.shared(tables, settings["min_moments"]):
         yield _Sign(s.streams[0].flow, [], list(s.packets[:6]),
@@ -177,7 +189,7 @@ def _occurrence(tables: Tables, f: dict[str, object], sign: _Sign, together: int
     where = sign.facts.get("capture.point_with_them")
     drops = tables.interface_drops.get(point, 0)
     if where:
-        reasons.append(f"{where} has the bytes")
+        reasons.append(f"{where} has them")
     if drops:
         reasons.append(f"the capturing interface counts {drops} dropped packets")
     if where or drops:

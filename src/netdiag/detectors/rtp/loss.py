@@ -6,10 +6,16 @@ runs of three or more missing packets come more than once a minute. The shape he
 at random speak of a full queue or a radio link, long runs of a link that fails or a route that changes, equal shares
 on every stream of a class of a policer. Bursts are those of RFC 3611 §4.7.2 (Gmin 16), the burst ratio that of G.107.
 
-**What lifts the suspicion.** The receiver's RTCP counts at least half of what is missing here (probable). A second
-capture point that has the very packets that are missing here: they were lost between the two (confirmed).
+Runs of three or more that nearly all streams of the point share, or both directions of a call, are told as that: a
+pause of everything is a gap of the capture or a stop of the network, and no fault of one call.
 
-**What looks alike and is not it.** The capture lost them: the receiver counts fewer than are missing (CAP-LOSS).
+**What lifts the suspicion.** The receiver's RTCP counts at least half of what is missing here, or a second capture
+point has the very packets that are missing here, and nothing tells which of the two comes first (probable). A second
+point nearer to the sender has them, by TTL or by the addresses of a relay: they were lost between the two (confirmed;
+where all streams lack them at once, only if RTCP says so too).
+
+**What looks alike and is not it.** The capture lost them: the receiver counts fewer than are missing, or a point
+further on the way has them, so that they passed here (CAP-LOSS).
 Five seconds or more in which this point captured nothing at all: it stood still. Silence suppression, whose
 timestamps jump while the numbers go on. A restart of the numbers after hold or transfer. Packets out of order or
 twice. Redundant audio (RFC 2198) that lacks no two packets in a row: the next packet repeats what was lost. Forward
@@ -20,7 +26,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from netdiag.detectors.rtp._share import examined, groups, keys, subject
+from netdiag.detectors.rtp import _pauses
+from netdiag.detectors.rtp._share import keys, subject
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -35,8 +42,9 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_reports
+from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_pauses, rtp_reports
 from netdiag.tables.rtp_crossing import Crossing
+from netdiag.tables.rtp_pauses import Pause
 
 PATTERN = Pattern(
     id="RTP-LOSS",
@@ -62,6 +70,7 @@ NOT_MEDIA = ("rtx", "ulpfec", "flexfec", "parityfec", "telephone-event")
 """Streams of repair packets (RFC 4588, RFC 5109, RFC 8627), and of events, which are repeated (RFC 4733)."""
 LOOKED_AT = 150_000
 """Packets of streams that lack less than the share in all, whose windows are looked at (practice: 50 ms)."""
+NEXT = "The same calls at a second place, as pcapng with drop counters: are the packets missing there too?"
 DETAILED = 50
 """Streams whose shape and frames are told (practice)."""
 
@@ -79,6 +88,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         (pl.col("codec").str.to_lowercase() == "red") & (pl.col("max_gap") < 2)))
     # Not lost by the network: what the receiver has, and what fell into a pause of the whole capture.
     own = {d.stream.stream for d in rtp_gaps.disputed(tables, least)} if lossy.height else set()
+    crossing = rtp_crossing.compare(tables, lossy)
+    own |= {c.stream for c in crossing.values() if c.further_on and c.missing >= least}
     lossy = lossy.filter(~pl.col("stream").is_in(list(own)))
     dark = rtp_loss.unobserved(tables, rtp_packets.affordable(lossy.sort("max_gap", descending=True), LOOKED_AT))
     lossy = lossy.with_columns(lost=pl.col("lost") - pl.col("stream").replace_strict(
@@ -90,12 +101,14 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     tested = rtp_packets.affordable(rest, LOOKED_AT)
     lossy = pl.concat([whole, _in_windows(tables, tested, settings)])
     if not lossy.height:
-        aside = f", {len(own)} lack packets that their receivers had" if own else ""
+        aside = f", {len(own)} lack packets that passed here (CAP-LOSS)" if own else ""
         return clear(f"{number_of(judged.height, 'RTP streams')} of 50 packets or more: none loses more than the "
                      f"thresholds{aside}")
     left = rest.height - tested.height
-    return found(_occurrences(tables, lossy, settings, left), population="streams",
-                 examined=examined(judged, set(groups(lossy).values())))
+    pauses = rtp_pauses.shared(tables, lossy)
+    group = _pauses.groups(lossy, pauses)
+    return found(_occurrences(tables, lossy, settings, left, group, pauses, crossing), population="streams",
+                 examined=_pauses.examined(judged, set(group.values())))
 
 
 def _in_windows(tables: Tables, streams: pl.DataFrame, settings: dict[str, float]) -> pl.DataFrame:
@@ -108,20 +121,20 @@ def _in_windows(tables: Tables, streams: pl.DataFrame, settings: dict[str, float
     return both.filter(window | often).select(streams.columns)
 
 
-def _occurrences(tables: Tables, lossy: pl.DataFrame, settings: dict[str, float], left: int) -> list[Occurrence]:
-    group = groups(lossy)
+def _occurrences(tables: Tables, lossy: pl.DataFrame, settings: dict[str, float], left: int,
+                 group: dict[int, tuple[str, ...]], pauses: dict[int, Pause],
+                 crossing: dict[int, Crossing]) -> list[Occurrence]:
     counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()} if tables.rtcp.height else {}
-    crossing = rtp_crossing.compare(tables, lossy)
     shapes = {row["stream"]: row for row in rtp_loss.shapes(tables, lossy.head(DETAILED)).iter_rows(named=True)}
     note = f"{left} more streams lack less than 1 % in all; their single stretches were not looked at"
     return [_occurrence(tables, row, group[row["stream"]], shapes.get(row["stream"]), counted.get(row["stream"]),
-                        crossing.get(row["stream"]), settings, note if left else "")
+                        crossing.get(row["stream"]), pauses.get(row["stream"]), settings, note if left else "")
             for row in lossy.iter_rows(named=True)]
 
 
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], shape: dict[str, object] | None,
-                counted: tuple[int, int] | None, cross: Crossing | None, settings: dict[str, float],
-                note: str) -> Occurrence:
+                counted: tuple[int, int] | None, cross: Crossing | None, pause: Pause | None,
+                settings: dict[str, float], note: str) -> Occurrence:
     lost, share = int(str(row["lost"])), float(str(row["share"])) * 100
     confidence, reasons, cited = Confidence.SUSPECTED, [f"{lost} of {row['expected']} sequence numbers never came"], []
     if shape:
@@ -136,10 +149,18 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         reasons.append(f"the receiver's RTCP counts {counted[0]} lost packets")
         cited.append(counted[1])
     if cross and cross.missing >= max(settings["min_lost"], lost / 2):
-        confidence, proof = Confidence.CONFIRMED, True
-        reasons.append(f"{cross.point} has {cross.missing} of the packets that {row['point']} lacks: they are lost "
-                       "between the two")
+        has = f"{cross.point} has {cross.missing} of the packets that {row['point']} lacks"
+        shared = pause is not None and pause.kind == "all" and not proof
+        if shared or cross.further_on is None:
+            reasons.append(f"{has}: lost between the two, or by the capture at {row['point']}")
+            confidence = confidence if shared else Confidence.PROBABLE
+        else:
+            confidence, proof = Confidence.CONFIRMED, True
+            reasons.append(f"{has}: they are lost between the two")
         cited += cross.packets
+    words = _pauses.words(pause, lost, proof) if pause else None
+    if words:
+        reasons.append(words.reason)
     facts: dict[str, str | int | float] = {"rtp.lost": lost, "rtp.expected": int(str(row["expected"])),
                                            "rtp.ssrc": f"0x{row['ssrc']:08x}"}
     if shape:
@@ -151,13 +172,18 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
     return Occurrence(
         subject=subject(row), group=group,
         summary=f"{share:.1f} % of the packets from {row['source']} to {row['destination']} ({lost} in "
-                f"{seconds:.0f} s) are missing at {row['point']}.",
+                f"{seconds:.0f} s) are missing at {row['point']}" + (f", {words.summary}." if words else "."),
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([int(str(p)) for p in cited], facts) if shape else (),
         scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
             row["codec"])}, flows=(int(str(row["flow"])),), keys=keys(row),
         absence=not proof, start_ns=int(str(row["first_ns"])), end_ns=int(str(row["last_ns"])),
         severity=Severity.HIGH if share >= settings["high_share"] else None, limitations=(note,) if note else (),
+        title=words.title if words else "", mitigation=words.do_now if words else "",
+        next_capture=NEXT if pause and not proof else "",
         alternatives=(Alternative(
-            "the capture lost them, not the network", "one point cannot tell the two apart",
-            "the receiver or another point says the same" if proof else "nothing else here lacks packets (CAP-LOSS)"),))
+            "the capture lost them, not the network",
+            words.speaks_for if words else "nothing tells which point comes first" if cross and not proof else
+            "one point cannot tell the two apart",
+            "the receiver or another point says the same" if proof else words.speaks_against if words else
+            "no receiver and no point further on says that it has them"),))

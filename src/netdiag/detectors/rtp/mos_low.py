@@ -10,7 +10,8 @@ the RTCP round trip where it is known, plus packet length, look-ahead of the cod
 there, 50 ms of network delay are assumed, and the finding says so. G.711 is taken with concealment (Bpl 25.1).
 
 **What lifts the suspicion.** Delay measured by RTCP, or loss that the receiver's RTCP counts as well, or the receiver's
-own VoIP metrics (RFC 3611 §4.7) with an R below the limit (probable). It is never more than that.
+own VoIP metrics (RFC 3611 §4.7) with an R below the limit (probable). It is never more than that. Such metrics are told
+for any codec, and where the packets that pass here are good as well: the quality is lost behind this point.
 
 **What looks alike and is not it.** Wide-band codecs (G.722, Opus, AMR-WB): the narrow-band model does not know them
 (G.107.1 does). Pauses of silence suppression and hold, which have nothing to rate. Loss that the capture made.
@@ -37,7 +38,7 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import Tables, rtp_gaps, rtp_loss, rtp_packets, rtp_quality, rtp_reports
+from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_quality, rtp_reports
 from netdiag.tables.rtp_quality import CAUSES
 
 PATTERN = Pattern(
@@ -61,6 +62,8 @@ PATTERN = Pattern(
 
 LOOKED_AT = 60_000
 """Packets of streams that are looked at, the worst first (practice: a tenth of a second)."""
+LEAST = 5
+"""Packets that the capture lost, not the network, before a stream is not rated (practice: as in CAP-LOSS)."""
 WINDOW = 10.0
 """Length of a stretch in s (practice)."""
 TERMS = {"delay": "delay", "loss": "loss on the way", "late": "packets too late for the buffer", "codec": "the codec"}
@@ -71,12 +74,34 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     if not tables.rtp.height:
         return not_applicable("no RTP stream in this capture")
     rated = rtp_quality.ratable(tables.rtp)
-    if not rated.height:
+    metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
+    below = [stream for stream, m in metrics.items()
+             if m["r_factor"] is not None and m["r_factor"] < settings["min_r"]]
+    if not rated.height and not below:
         return clear(f"{number_of(tables.rtp.height, 'RTP streams')}: none has a narrow-band codec that the E-model "
                      "rates, and 50 packets")
+    lines = _estimated(tables, rated, settings) if rated.height else rated
+    told = tables.rtp.filter(pl.col("stream").is_in(below) & ~pl.col("stream").is_in(lines["stream"].implode()))
+    if not lines.height and not told.height:
+        return clear(f"{number_of(rated.height, 'RTP streams')} rated: none is below R {settings['min_r']:g} in "
+                     f"{settings['min_share']:g} % of its stretches")
+    ends = ["stream", "source", "destination"]
+    group = groups(pl.concat([lines.select(ends), told.select(ends)]))
+    counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()}
+    occurrences = [_occurrence(tables, row, group[row["stream"]], counted.get(row["stream"]),
+                               metrics.get(row["stream"]), settings) for row in lines.iter_rows(named=True)]
+    occurrences += [_told(tables, row, group[row["stream"]], metrics[row["stream"]], settings)
+                    for row in told.iter_rows(named=True)]
+    judged = pl.concat([rated.select(ends), told.select(ends)]).unique("stream")
+    return found(occurrences, population="streams", examined=examined(judged, set(group.values())))
+
+
+def _estimated(tables: Tables, rated: pl.DataFrame, settings: dict[str, float]) -> pl.DataFrame:
+    """Streams that the E-model rates below the limit, with what it says of them."""
     delays = rtp_quality.delays(tables, rated, settings["buffer"], settings["assumed_delay"])
     worst = rtp_quality.suspects(rated, delays, settings["min_r"], settings["min_share"] / 100, settings["buffer"])
-    own = {d.stream.stream for d in rtp_gaps.disputed(tables, 5)} if worst.height else set()
+    own = {d.stream.stream for d in rtp_gaps.disputed(tables, LEAST)} if worst.height else set()
+    own |= {c.stream for c in rtp_crossing.passed_here(tables, worst, LEAST)}
     tested = rtp_packets.affordable(worst.filter(~pl.col("stream").is_in(list(own))), LOOKED_AT)
     tested = tested.filter(~pl.col("stream").is_in(list(rtp_loss.unobserved(tables, tested))))
     ratings = rtp_quality.ratings(tables, tested, delays, WINDOW, settings["buffer"])
@@ -86,18 +111,28 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         r=pl.col("r").min(), **{f"by_{name}": pl.col(f"by_{name}").filter(low).mean() for name in CAUSES},
         latest=pl.col("latest").sort_by("r").first())
     told = told.filter((pl.col("low") > 0) & (pl.col("low") * 100 >= settings["min_share"] * pl.col("stretches")))
-    if not told.height:
-        return clear(f"{number_of(rated.height, 'RTP streams')} rated: none is below R {settings['min_r']:g} in "
-                     f"{settings['min_share']:g} % of its stretches")
-    lines = tested.join(told, on="stream", how="inner", maintain_order="left").join(
+    return tested.join(told, on="stream", how="inner", maintain_order="left").join(
         delays, on="stream", how="left", maintain_order="left")
-    group = groups(lines)
-    counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()}
-    metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
-    return found([_occurrence(tables, row, group[row["stream"]], counted.get(row["stream"]),
-                              metrics.get(row["stream"]), settings)
-                  for row in lines.iter_rows(named=True)], population="streams",
-                 examined=examined(rated, set(group.values())))
+
+
+def _told(tables: Tables, row: dict[str, object], group: tuple[str, ...], metric: dict[str, Any],
+          settings: dict[str, float]) -> Occurrence:
+    """What the receiver alone can tell: it is worse off than the packets that pass here."""
+    words = rtp_reports.in_words(metric)
+    return Occurrence(
+        subject=subject(row), group=group,
+        summary=f"{row['destination']} rates the audio from {row['source']} ({row['codec']}) low itself: {words}.",
+        confidence=Confidence.PROBABLE,
+        reasons=(f"the receiver's own VoIP metrics (RFC 3611 §4.7) say: {words}; the limit is R {settings['min_r']:g}",
+                 "the packets that pass here give no such rating: what costs quality lies behind this point"),
+        evidence=tables.evidence([int(str(row["first_packet"])), int(str(row["last_packet"])), metric["packet"]], {
+            "rtp.r": metric["r_factor"], "rtp.ssrc": f"0x{row['ssrc']:08x}"}),
+        scope={"source.ip": str(row["source"]), "destination.ip": str(row["destination"]), "rtp.codec": str(
+            row["codec"])},
+        flows=(int(str(row["flow"])),), keys=keys(row), start_ns=int(str(row["first_ns"])),
+        end_ns=int(str(row["last_ns"])), title="The receiver itself rates the speech quality low",
+        alternatives=(Alternative("the receiver rates another leg", "a B2BUA may pass metrics on",
+                                  "they come from where the stream goes to, and name its SSRC"),))
 
 
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], counted: tuple[int, int] | None,
