@@ -223,6 +223,11 @@ def test_a_whole_run(capture: str) -> None:
     assert json.loads(done.stdout)[0]["caller"] == PHONE
 
 
+def test_the_package_can_be_run_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "netdiag", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(",")[0]) == (0, "netdiag")
+
+
 def test_standard_input(capture: str) -> None:
     with open(capture, "rb") as stream:
         done = netdiag("calls", "-", "--format", "json", stdin=stream)

@@ -239,9 +239,10 @@ def compare(paths: list[Path], tmp_path: Path, leave_out: frozenset[str] = froze
 
 @pytest.mark.parametrize("family", sorted({p.parent.name for p in SAMPLES}))
 def test_samples_give_the_same_report(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without those whose SRTP tags are computed: of cut media too few packets are whole."""
     monkeypatch.setattr(stream, "FILL", 9000)
     monkeypatch.setattr(keep, "WHOLE", 0)
-    compare([p for p in SAMPLES if p.parent.name == family][::STEP], tmp_path)
+    compare([p for p in SAMPLES if p.parent.name == family and "srtp_auth" not in p.name][::STEP], tmp_path)
 
 
 @pytest.mark.parametrize("whole", [True, False])

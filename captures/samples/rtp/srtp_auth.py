@@ -166,6 +166,14 @@ def near_miss_few():
     return wire.sorted()
 
 
+def near_miss_four_in_all_inconclusive():
+    """Condition: five packets. There are four, and none fits: too few for a fault, and no proof that all is well."""
+    wire = Wire()
+    _, answered = call(wire, 4)
+    talk(wire, answered + 0.05, 0.4, Key("somebody"))
+    return wire.sorted()
+
+
 def near_miss_some():
     """Condition: four packets of five. Two of three have a wrong tag."""
     wire = Wire()

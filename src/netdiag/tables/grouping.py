@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from netdiag.decode import store
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
@@ -57,12 +59,12 @@ def flows(src: U32, dst: U32, sport: U16, dport: U16, proto: npt.NDArray[np.uint
     while different is None:
         order, start, size, different = _grouped(ends, place)
     forward = np.zeros(len(src), np.bool_)
-    flow = np.full(len(src), len(start), np.uint32)
-    if rows is not None:
-        order = rows[order].astype(np.uint32)
-    forward[order] = ~different
-    flow[order] = np.repeat(np.arange(len(start), dtype=np.uint32), size)
-    return flow, order, start, size, forward
+    kept, flow = store.column("u4", len(order)), store.column("u4", len(src))
+    kept[:] = order if rows is None else rows[order]
+    forward[kept] = ~different
+    flow[:] = len(start)
+    flow[kept] = np.repeat(np.arange(len(start), dtype=np.uint32), size)
+    return flow, kept, start, size, forward
 
 
 def _grouped(ends: list[npt.NDArray[Any]], place: U64 | None) -> tuple[U32, I64, I64, Mask | None]:

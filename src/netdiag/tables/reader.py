@@ -232,16 +232,16 @@ def _interleave(columns: Columns, tcp: Columns, pieces: list[Piece], files: list
     capture, frame = filemap.locate(np.arange(total))
     point = filemap.all_points()
     new = np.lexsort((columns["ts"], point))
-    for name in columns:
-        columns[name] = columns[name][new]
+    for column in columns.values():
+        column[:] = column[new]
     filemap.explicit_capture, filemap.explicit_frame = capture[new], frame[new]
     where = np.empty(total, np.uint32)
     where[new] = np.arange(total, dtype=np.uint32)
     row = where[tcp["row"]]
     again = np.argsort(row, kind="stable")
-    for name in tcp:
-        tcp[name] = tcp[name][again]
-    tcp["row"] = row[again]
+    tcp["row"][:] = row
+    for column in tcp.values():
+        column[:] = column[again]
     for piece in pieces:
         piece.row = int(where[piece.row])
     pieces.sort(key=lambda p: p.row)

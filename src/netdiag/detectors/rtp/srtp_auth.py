@@ -40,6 +40,7 @@ from netdiag.model import (
     found,
     inconclusive,
     not_applicable,
+    number_of,
 )
 from netdiag.tables import Tables
 from netdiag.tables.srtp import agreed
@@ -85,8 +86,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     judged = checked.filter(pl.col("sampled") > 0)
     share = pl.when(pl.col("relation").is_in(["", "plain"])).then(pl.col("sampled") - pl.col("matched")).otherwise(
         pl.col("matched")) * 100 / pl.col("sampled")
-    wrong = judged.filter(~pl.col("relation").is_in(["agreed", "early"]), pl.col("sampled") >= settings["min_packets"],
-                          share >= settings["min_failing"])
+    failing = judged.filter(~pl.col("relation").is_in(["agreed", "early"]), share >= settings["min_failing"])
+    wrong = failing.filter(pl.col("sampled") >= settings["min_packets"])
     if wrong.height:
         ends = tables.rtp.select("stream", "flow", "ssrc", "source_port", "destination", "destination_port").join(
             _share.senders(tables), on="stream", maintain_order="left")
@@ -104,6 +105,10 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     fit, computed = (int(judged.filter(pl.col("relation").is_in(["agreed", "early"]))["matched"].sum()),
                      int(judged["sampled"].sum()))
     senders = judged["chain"].n_unique()
+    if failing.height and not fit:
+        return inconclusive(f"none of {number_of(int(failing['sampled'].sum()), 'tags')} that could be computed fits, "
+                            f"fewer than {settings['min_packets']:g} of a sender: too few to judge by",
+                            PATTERN.next_capture)
     return clear(f"{fit} of {computed} tags computed, of {senders} SRTP sender{'s'[: senders - 1]}, fit the keys that "
                  "were agreed" + (f"; besides, {notes}" if notes else ""))
 
