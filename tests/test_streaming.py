@@ -28,7 +28,7 @@ import zstandard
 from checkout import ROOT, PcapWriter, real_captures, udp_frame
 
 from netdiag import cli, engine
-from netdiag.capture import interrupt, stream
+from netdiag.capture import interrupt, scratch, stream
 from netdiag.capture.interrupt import Interrupts
 from netdiag.capture.records import FileNotes, Records
 from netdiag.capture.source import Source, Stream, open_source
@@ -330,7 +330,7 @@ def test_a_bundle_of_a_stream_says_that_media_is_cut(media: Path, tmp_path: Path
 
 
 def test_no_more_room_ends_the_reading_with_a_message(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream.Kept, "_free", lambda self: 10_000)
+    monkeypatch.setattr(scratch, "free", lambda descriptor: 10_000)
     capture = open_captures([str(media)]).captures[0]
     assert "reading stopped after 0 frames: no more room for temporary files" in capture.damage
     assert capture.sha256 == hashlib.sha256(media.read_bytes()).hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netdiag.capture import scratch
 from netdiag.decode import store
 from netdiag.decode.store import IN_MEMORY, Store
 from netdiag.errors import CaptureError
@@ -51,20 +52,28 @@ def test_most_rows_of_a_large_table_lie_in_a_file(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "fstat"])
-def test_without_room_on_the_disk_the_rows_stay_in_memory(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_on_the_disk_the_rows_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     made = Store(KINDS, ROWS)
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
+        patch.setattr(os, "posix_fallocate", full)
         filled(made)
     assert kept(made)
 
 
+def test_a_disk_is_not_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "RESERVE", 1 << 60)
+    monkeypatch.setattr(os, "posix_fallocate", pytest.fail)
+    made = Store(KINDS, ROWS)
+    filled(made)
+    assert kept(made)
+
+
 def test_without_a_place_for_files_the_rows_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_place", lambda: "/nowhere")
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     made = Store(KINDS, ROWS)
     filled(made)
     assert kept(made)

@@ -6,13 +6,11 @@ Bytes that are kept go to an unlinked temporary file, so that the kernel may tak
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 
-from netdiag.capture import formats
+from netdiag.capture import formats, scratch
 from netdiag.capture.records import I64, U32, Records
 from netdiag.capture.source import Stream
 from netdiag.capture.space import GUARD, PAGE, Extent, Space
@@ -24,8 +22,6 @@ WINDOW = FILL + (1 << 27) + GUARD
 """Bytes reserved for the window: the longest record that is believed must fit in behind a part of another."""
 BLOCK = 1 << 14
 """Frames whose bytes are closed up at once."""
-_RESERVE = 1 << 28
-"""Disk space left free (practice)."""
 _MOST = 1 << 42
 """Bytes of address space reserved for what is kept: far below the 2^47 that a process has."""
 
@@ -65,25 +61,21 @@ class Kept:
 
     def __init__(self) -> None:
         try:
-            self._file = tempfile.TemporaryFile(prefix="netdiag-", buffering=0)  # noqa: SIM115
+            self._file = scratch.opened()
         except OSError as error:
             raise CaptureError(f"no temporary file can be made: {error.strerror or error}") from None
-        self.room = min(self._free(), _MOST)
+        self.room = min(scratch.free(self._file.fileno()), _MOST)
         """Bytes that there is disk space for."""
         self.size = 0
         self._begin = 0
         self._trimmed = False
         self._index: list[tuple[int, int]] = []
 
-    def _free(self) -> int:
-        space = os.fstatvfs(self._file.fileno())
-        return max(space.f_bavail * space.f_frsize - _RESERVE, PAGE)
-
     def fits(self, space: Space, records: Records) -> bool:
         """Is there room for this batch?"""
         n = len(records.offset)
         size = int(records.offset[-1] - records.offset[0]) + int(records.captured[-1]) + 32 * n if n else 0
-        return size <= min(self._free(), space.kept.size - self.size)
+        return size <= min(scratch.free(self._file.fileno()), space.kept.size - self.size)
 
     def write(self, data: memoryview) -> None:
         """Appends bytes of the current stream."""

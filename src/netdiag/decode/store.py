@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import tempfile
 import weakref
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from netdiag.capture import scratch
 from netdiag.errors import CaptureError
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -76,12 +76,15 @@ class Store:
     def _put_out(self) -> int:
         """Lays the next rows into the file, and returns how many."""
         if self._file < 0:
-            with tempfile.TemporaryFile(dir=_place()) as file:
+            with scratch.opened() as file:
                 self._file = os.dup(file.fileno())
             weakref.finalize(self, os.close, self._file)  # what is mapped stays mapped
         at = os.fstat(self._file).st_size
         # All room at once: a disk that is full shows here, and not as SIGBUS.
-        os.posix_fallocate(self._file, at, _PART * sum(c.itemsize for c in self._columns.values()))
+        needed = _PART * sum(c.itemsize for c in self._columns.values())
+        if needed > scratch.free(self._file):
+            raise OSError("the disk is full")
+        os.posix_fallocate(self._file, at, needed)
         for column in self._columns.values():
             size = _PART * column.itemsize
             if _libc.mmap(column.ctypes.data + self._outside * column.itemsize, size, mmap.PROT_READ | mmap.PROT_WRITE,
@@ -89,11 +92,6 @@ class Store:
                 raise CaptureError(f"cannot map the packet table (errno {ctypes.get_errno()})")
             at += size
         return _PART
-
-
-def _place() -> str | None:
-    """A directory on a disk: /tmp is often memory (FHS 3.0 §5.15 keeps /var/tmp over a restart)."""
-    return None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
 
 
 def _reserved(kind: str, rows: int) -> npt.NDArray[Any]:
