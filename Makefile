@@ -45,7 +45,7 @@ unit:
 	$(BIN)/python -m pytest -m 'not lab' -n 2 -q
 
 labs:
-	$(BIN)/python -m pytest -m lab -n 2 -q
+	$(BIN)/python -m pytest -m lab -n 3 -q
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo 'netdiag needs Python 3.11 or newer, and none was found' >&2; exit 1; }

@@ -92,7 +92,7 @@ def spoil(r: random.Random, data: bytes) -> bytes:
         elif kind == 6:
             of.insert(r.randrange(len(of)), of[i])
         elif kind == 7:
-            of[i] = r.choice([0, 0xFFFFFFFF, seconds + r.randrange(99)]), fraction, wire, frame
+            of[i] = r.choice([0, 0xFFFFFFFF, min(seconds + r.randrange(99), 0xFFFFFFFF)]), fraction, wire, frame
         else:
             of[i] = seconds, fraction, r.choice(EDGES), frame
     if r.random() < 0.2:
