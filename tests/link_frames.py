@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from checkout import udp_frame
 
-from netdiag.decode.ethertype import AGGREGATE, LLC, NO_DATA, PROTECTED, UNKNOWN_LINK
+from netdiag.decode.ethertype import AGGREGATE, LABELLED, LLC, NO_DATA, PIECE, PROTECTED, UNKNOWN_LINK
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
 MAC = bytes.fromhex("020000000002020000000001")
@@ -101,6 +101,8 @@ def _cooked(name: str, link: int) -> list[Case]:
         Case(name, link, header(1, 0x0800) + IP), Case(f"{name}-v6", link, header(1, 0x86DD) + IP6, V6),
         Case(f"{name}-tun", link, header(65534, 0x0800) + IP),
         Case(f"{name}-vlan", link, header(1, 0x8100) + b"\0\x05" + IP4_TYPE + IP),
+        Case(f"{name}-vlan-llc", link,
+             header(1, 0x8100) + b"\0\x05" + struct.pack(">H", 8 + len(IP)) + SNAP + IP4_TYPE + IP),
         Case(f"{name}-gre", link, header(778, 0x0800) + IP),
         Case(f"{name}-gretap", link, header(778, 0x6558) + ETHERNET),
         Case(f"{name}-frad", link, header(770, 0) + b"\x18\x41\x03\xcc" + IP),
@@ -120,6 +122,8 @@ def _serial() -> list[Case]:
         Case("ppp-hdlc", 50, b"\xff\x03\0\x21" + IP), Case("ppp-hdlc-cisco", 50, b"\x0f\0\x08\0" + IP),
         Case("ppp-hdlc-bare", 50, b"\0\x21" + IP),
         Case("pppoe", 51, b"\x11\0\0\1" + struct.pack(">H", 2 + len(IP)) + b"\0\x21" + IP),
+        Case("pppoe-compressed", 51, b"\x11\0\0\1" + struct.pack(">H", 1 + len(IP)) + b"\x21" + IP),
+        Case("pppoe-mpls", 51, b"\x11\0\0\1" + struct.pack(">H", 6 + len(IP)) + b"\x02\x81\0\0\x11\x40" + IP),
         Case("pppd-in", 166, b"\0\x03\0\x21" + IP, by="tcpdump"),
         Case("pppd-out", 166, b"\1\x03\0\x21" + IP, by="tcpdump"),
         Case("ppp-direction", 204, b"\1\xff\x03\0\x21" + IP), Case("ppp-direction-bare", 204, b"\0\0\x21" + IP),
@@ -131,7 +135,12 @@ def _serial() -> list[Case]:
         Case("frame-relay-cisco", 107, b"\x18\x41\x08\0" + IP),
         Case("frame-relay-long", 107, b"\x18\x40\0\x41\x03\xcc" + IP),
         Case("frame-relay-direction", 206, b"\1\x18\x41\x03\xcc" + IP, by=""),
+        Case("frame-relay-bridged", 107, b"\x18\x41\x03\0\x80\0\x80\xc2\0\7" + ETHERNET),
         Case("mpls", 219, b"\0\0\x11\x40" + IP, by=""),
+        Case("mpls-ethernet", 219, b"\0\0\x11\x40" + ETHERNET, by=""),
+        Case("mpls-ethernet-control-word", 219, b"\0\0\x11\x40\0\0\0\7" + ETHERNET, by=""),
+        Case("mpls-ethernet-vlan-v6", 219, b"\0\0\x11\x40\0\0\0\0" + MAC + b"\x81\0\0\5" + IP6_TYPE + IP6, V6, ""),
+        Case("mpls-oam", 219, b"\0\0\xd1\x40\x10\0\0\7\x20\x40\x03\x18" + b"\0" * 40, LABELLED, ""),
     ]
 
 
@@ -146,6 +155,7 @@ def _wireless() -> list[Case]:
         Case("wifi-bridge-tunnel", 105, _wifi().replace(SNAP, bytes.fromhex("aaaa030000f8"))),
         Case("wifi-amsdu", 105, b"\x88\x01\0\0" + b"\2" * 18 + b"\x10\0\x80\0" + _subframe(IP)),
         Case("wifi-amsdu-two", 105, b"\x88\x01\0\0" + b"\2" * 18 + b"\x10\0\x80\0" + twice, AGGREGATE, ""),
+        Case("wifi-fragment", 105, b"\x08\x01\0\0" + b"\2" * 18 + b"\x11\0" + IP[60:] + IP, PIECE),
         Case("wifi-protected", 105, _wifi(b"\x08\x41"), PROTECTED),
         Case("wifi-null", 105, b"\x48\x01" + b"\0" * 22, NO_DATA),
         Case("wifi-beacon", 105, b"\x80\0" + b"\0" * 40, NO_DATA),
@@ -172,6 +182,8 @@ def _lans() -> list[Case]:
         Case("token-ring", 6, b"\x10\x40" + MAC + SNAP + IP4_TYPE + IP),
         Case("token-ring-routed", 6, b"\x10\x40" + routed + SNAP + IP4_TYPE + IP),
         Case("atm", 100, SNAP + IP4_TYPE + IP), Case("atm-nlpid", 100, b"\xfe\xfe\x03\xcc" + IP),
+        Case("atm-bridged", 100, bytes.fromhex("aaaa030080c200070000") + ETHERNET),
+        Case("atm-bridged-checksum", 100, bytes.fromhex("aaaa030080c200010000") + ETHERNET + checksum),
         Case("atm-clip", 106, IP), Case("atm-clip-llc", 106, SNAP + IP4_TYPE + IP, by=""),
         Case("fibre-channel", 122, b"\0" * 16 + SNAP + IP4_TYPE + IP),
         Case("firewire", 138, b"\2" * 16 + IP4_TYPE + IP),

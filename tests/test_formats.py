@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import itertools
+import lzma
 import re
 import struct
 import subprocess
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
+import zstandard
 from capture_files import (
     LINUX,
     NOKIA,
@@ -34,6 +41,7 @@ from hypothesis import strategies as st
 from link_frames import CASES
 
 from netdiag.capture import chain, formats
+from netdiag.capture.unpack import unpacked
 from netdiag.decode import link_types
 from netdiag.errors import CaptureError
 from netdiag.tables.reader import open_captures
@@ -120,6 +128,24 @@ def test_reserved_bits_of_the_link_type_are_noted(tmp_path: Path) -> None:
     got = read(path)
     assert got.links == [101] * 5
     assert "0x02240065" in got.notes.notes[0]
+
+
+@pytest.mark.parametrize(("magic", "order"), [(0xA1B2C3D4, "<"), (0xA1B2C3D4, ">"), (0xA1B23C4D, "<")])
+def test_files_put_one_behind_the_other_end_with_the_first(tmp_path: Path, magic: int, order: str) -> None:
+    """The second header would be a record of 2055 or so, and its fields the start of others."""
+    path = tmp_path / "x.pcap"
+    path.write_bytes(variant() + variant(magic, order))
+    got = read(path)
+    assert got.ts == [t for t, _ in frames(5)]
+    assert f"another pcap file header where frame 6 should start, at byte {len(variant())}" in got.notes.damage
+
+
+def test_an_empty_record_of_that_second_is_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    odd = struct.pack("<IIII", 0xA1B2C3D4, 7, 0, 0)
+    path.write_bytes(variant() + odd + variant()[24:])
+    got = read(path)
+    assert (len(got.frames), got.notes.damage) == (11, "")
 
 
 # Sun snoop
@@ -256,6 +282,101 @@ def test_a_compressed_file_gives_the_same_frames(tmp_path: Path, name: str) -> N
     assert streamed.captures[0].format == plain.captures[0].format + ", gzip"
     assert streamed.packets.ts.tolist() == plain.packets.ts.tolist() == read(path).ts
     assert [streamed.packets.payload(i) for i in range(5)] == [plain.packets.payload(i) for i in range(5)]
+
+
+SKIPPED = struct.pack("<II", 0x184D2A53, 7) + b"skipped"
+"""A frame without content, of zstd and LZ4."""
+PACKERS: dict[str, tuple[Callable[[bytes], bytes], bytes]] = {
+    "gzip": (gzip.compress, b""), "zstd": (zstandard.ZstdCompressor().compress, SKIPPED),
+    "xz": (lzma.compress, bytes(8)), "bzip2": (bz2.compress, b""),
+    "lz4": (lambda data: bytes(lz4.frame.compress(data)), SKIPPED)}
+"""How one part of a file is packed, and what may stand between two parts."""
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_a_file_of_several_compressed_parts_is_whole(tmp_path: Path, kind: str) -> None:
+    pack, between = PACKERS[kind]
+    content, path = variant(), tmp_path / "x"
+    parts = [pack(content[at : at + 99]) for at in range(0, len(content), 99)]
+    path.write_bytes(between.join(parts) + (b"" if kind == "zstd" else bytes(512)))
+    tables = open_captures([str(path)])
+    assert (tables.captures[0].complete, tables.captures[0].frames) == (True, 5)
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_what_is_behind_the_compressed_stream_is_said(tmp_path: Path, kind: str) -> None:
+    """It may be the next part, damaged where it says what it is."""
+    pack, _ = PACKERS[kind]
+    path = tmp_path / "x"
+    path.write_bytes(pack(variant()) + b"\x11" + pack(variant())[1:])
+    (capture,) = open_captures([str(path)]).captures
+    assert (capture.complete, capture.frames) == (False, 5)
+    assert capture.damage.startswith(f"{kind} stream is cut or damaged after {len(variant())} unpacked bytes")
+
+
+def test_zstd_may_begin_with_a_frame_without_content(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(SKIPPED + zstandard.ZstdCompressor().compress(variant()) + SKIPPED)
+    (capture,) = open_captures([str(path)]).captures
+    assert (capture.complete, capture.frames, capture.format) == (True, 5, "pcap (little-endian, µs), zstd")
+
+
+def zstd_frame(blocks: list[bytes], checksum: bytes = b"") -> bytes:
+    """Uncompressed blocks, so that a cut can fall between two of them."""
+    out = struct.pack("<IBB", 0xFD2FB528, 4 if checksum else 0, 0x58)
+    for i, data in enumerate(blocks):
+        out += (len(data) << 3 | (i == len(blocks) - 1)).to_bytes(3, "little") + data
+    return out + checksum
+
+
+def test_a_zstd_stream_that_ends_before_its_end_is_cut(tmp_path: Path) -> None:
+    """The plain bytes before the cut end with a record here: nothing else shows that there were more."""
+    content, path = variant(), tmp_path / "x"
+    size = 24 + len(record(frames(1)[0][1], NS))
+    whole = zstd_frame([content[:size], content[size:]])
+    path.write_bytes(whole)
+    assert open_captures([str(path)]).captures[0].complete
+    for cut in (6 + 3 + size, 6 + 3 + size + 2):
+        path.write_bytes(SKIPPED + whole[:cut])
+        (capture,) = open_captures([str(path)]).captures
+        assert (capture.complete, capture.frames) == (False, 1)
+        assert capture.damage == (
+            f"zstd stream is cut or damaged after {size} unpacked bytes (it ends before its end mark)")
+    path.write_bytes(whole[:9])
+    with pytest.raises(CaptureError, match="zstd stream is cut or damaged after 0 unpacked bytes"):
+        open_captures([str(path)])
+
+
+def zstd_part(content: bytes, level: int, checksum: bool, sized: bool) -> bytes:
+    packer = zstandard.ZstdCompressor(level=level, write_checksum=checksum, write_content_size=sized)
+    return packer.compress(content)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.binary(max_size=3000), st.sampled_from([1, 3, 19]), st.booleans(), st.booleans())),
+       st.integers(1, 400), st.data())
+def test_the_end_of_every_zstd_file_is_known(
+        parts: list[tuple[bytes, int, bool, bool]], step: int, data: st.DataObject) -> None:
+    packed = [piece for part in parts for piece in (zstd_part(*part), SKIPPED)]
+    whole = b"".join(packed)
+    assert b"".join(unpacked("zstd", Slow(whole, step))) == b"".join(content for content, *_ in parts)
+    cut = data.draw(st.integers(0, len(whole)))
+    if cut in {0, *itertools.accumulate(len(p) for p in packed)}:
+        list(unpacked("zstd", Slow(whole[:cut], step)))
+    else:
+        with pytest.raises(EOFError, match="before its end mark"):
+            list(unpacked("zstd", Slow(whole[:cut], step)))
+
+
+class Slow(io.BytesIO):
+    """A stream that hands out ``step`` bytes at a time, as a pipe may."""
+
+    def __init__(self, content: bytes, step: int) -> None:
+        super().__init__(content)
+        self._step = step
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(self._step, self._step if size is None or size < 0 else size))
 
 
 @pytest.mark.parametrize("name", ["pcap", "modified", "snoop", "erf"])

@@ -332,6 +332,31 @@ def test_ordinary_datagrams_on_a_tunnel_port(pcap: PcapWriter, port: int) -> Non
     assert tables.packets.kind[4] == KIND_SIP
 
 
+NOT_OPENED: dict[str, Callable[[bytes], Packet]] = {
+    "VXLAN-GPE": lambda inside: UDP(sport=50000, dport=4790) / Raw(bytes.fromhex("0c00000100004d00") + inside),
+    "L2TPv3 in UDP": lambda inside: UDP(sport=1701, dport=1701) / Raw(bytes.fromhex("000300000000004d") + inside),
+    "GUE": lambda inside: UDP(sport=50000, dport=6080) / Raw(bytes.fromhex("00040000") + inside),
+    "MPLS in UDP": lambda inside: UDP(sport=50000, dport=6635) / Raw(bytes.fromhex("00007140") + inside),
+    "GRE with routing": lambda inside: Raw(bytes.fromhex("400008000000000000000000") + inside),
+    "WCCP": lambda inside: Raw(bytes.fromhex("0000883e00000000") + inside),
+    "NSH": lambda inside: Raw(bytes.fromhex("0000894f00020101") + inside),
+    "L2TPv3": lambda inside: Raw(bytes.fromhex("0000004d") + inside),
+    "AH over IPv4": lambda inside: Raw(bytes.fromhex("040100000000000500000001") + inside),
+}
+"""What docs/formats.md says stays what it is, each as written in its own RFC."""
+NOT_OPENED_PROTOCOLS = {"L2TPv3": 115, "AH over IPv4": 51}
+
+
+@pytest.mark.parametrize("name", NOT_OPENED)
+def test_what_is_not_opened_stays_the_packet_around_it(pcap: PcapWriter, name: str) -> None:
+    assert name in (ROOT / "docs" / "formats.md").read_text()
+    body = NOT_OPENED[name](bytes(datagram(True, 1)))
+    proto = 17 if UDP in body else NOT_OPENED_PROTOCOLS.get(name, 47)
+    tables = read(pcap, [make.outer(True, proto=proto) / body])
+    assert rows_of(tables)[0][:2] == make.OUTSIDE4
+    assert (encaps(tables), tables.packets.proto.tolist()) == ([""], [proto])
+
+
 @pytest.mark.parametrize("flags", [0x0010, 0x0400, 0x1000, 0x2000, 0x8000, 1])
 def test_what_is_reserved_in_l2tp_is_zero(pcap: PcapWriter, flags: int) -> None:
     """Control messages, other versions, and chance."""

@@ -95,6 +95,12 @@ def _records(space: Space, extent: Extent, begin: int, notes: FileNotes, order: 
             notes.damage = (f"zeros where frame {frames + zeros + 1} should start, at byte "
                             f"{int(starts[zeros]) - extent.start}; the rest of the file was not read")
             starts, head = starts[:zeros], head[:zeros]
+        joined = _joined(space, starts, head)
+        if joined < len(starts):
+            notes.damage = (f"another pcap file header where frame {frames + joined + 1} should start, at byte "
+                            f"{int(starts[joined]) - extent.start}: files were put one behind the other, and the rest "
+                            "was not read (mergecap -a joins captures)")
+            starts, head = starts[:joined], head[:joined]
         captured, wire = head[:, 2].astype(np.uint32), head[:, 3].astype(np.uint32)
         if swapped == _ALWAYS:
             captured, wire = wire, captured
@@ -126,6 +132,17 @@ def _zeros(head: U32) -> int:
     empty = np.asarray(~head.any(axis=1), np.bool_)
     twice = np.flatnonzero(empty[:-1] & empty[1:])
     return int(twice[0]) if len(twice) else len(head)
+
+
+def _joined(space: Space, starts: I64, head: U32) -> int:
+    """Index of the first header of a record that is one of a file, or how many there are: as a record it is empty and
+    decades away, for its time zone and accuracy are 0 (pcap-savefile(5)) where the lengths of a record stand.
+    """
+    for i in np.flatnonzero((head[:, 2] == 0) & (head[:, 3] == 0)).tolist():
+        magic, version = space.read(int(starts[i]), 4), space.read(int(starts[i]) + 4, 4)
+        if magic in MAGIC and version == struct.pack(MAGIC[magic][0] + "HH", 2, 4):
+            return int(i)
+    return len(starts)
 
 
 def _layout(space: Space, order: str, record: int, swapped: int, limit: int) -> Layout:

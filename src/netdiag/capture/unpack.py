@@ -7,7 +7,7 @@ import contextlib
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol
 
 CHUNK = 1 << 20
@@ -22,6 +22,12 @@ GZIP, ZSTD, XZ, BZIP2, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", 
 HEAD = 6
 """Bytes that tell them apart."""
 _KINDS = ((GZIP, "gzip"), (ZSTD, "zstd"), (XZ, "xz"), (BZIP2, "bzip2"), (LZ4, "lz4"))
+_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
+"""Frames without content, of zstd (RFC 8878 §3.1.2; pzstd begins its files with one) and of LZ4."""
+_PADDING = 16
+"""Chunks of zeros behind a stream that are read as its padding (practice: tapes pad to a block); a pipe need not
+end.
+"""
 
 
 class Reader(Protocol):
@@ -33,27 +39,41 @@ class Reader(Protocol):
 
 def compression(head: bytes) -> str:
     """The name of the format that starts with ``head``, or ""."""
+    if head.startswith(_SKIPPABLE):
+        return "zstd"
     return next((name for magic, name in _KINDS if head.startswith(magic)), "")
 
 
 def unpacked(kind: str, stream: Reader) -> Iterator[bytes]:
     """Plain chunks of a stream of this ``kind``; ends in the library's own error when it is damaged.
 
-    What follows the last member or frame and is none itself is ignored, as the command-line tools do.
+    Zeros behind the last member or frame are padding. What else is there is an error: it may be a member that is
+    damaged at its start.
     """
     if kind == "gzip":
         return _gunzip(stream)
     if kind == "zstd":
         return _zstd(stream)
     if kind == "xz":
-        return _members(lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), XZ, stream)
+        return _members(lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), (XZ,), stream)
     if kind == "bzip2":
-        return _members(bz2.BZ2Decompressor, BZIP2, stream)
+        return _members(bz2.BZ2Decompressor, (BZIP2,), stream)
     from lz4.frame import LZ4FrameDecompressor
-    return _members(LZ4FrameDecompressor, LZ4, stream)
+    return _members(LZ4FrameDecompressor, (LZ4, *_SKIPPABLE), stream)
 
 
-def _members(new: Callable[[], Any], magic: bytes, stream: Reader) -> Iterator[bytes]:
+def _next(rest: bytes, magic: tuple[bytes, ...], stream: Reader) -> bytes:
+    """What starts with the next member, behind padding; nothing at the end."""
+    for _ in range(_PADDING):
+        rest = (rest or stream.read(CHUNK)).lstrip(b"\0")
+        if rest:
+            break
+    if rest and not any(rest.startswith(m[: len(rest)]) for m in magic):
+        raise ValueError("what is behind its end is no padding and no other stream")
+    return rest
+
+
+def _members(new: Callable[[], Any], magic: tuple[bytes, ...], stream: Reader) -> Iterator[bytes]:
     """All streams of a file, by decompressors that share the interface of `bz2.BZ2Decompressor`."""
     rest = stream.read(CHUNK)
     while True:
@@ -65,25 +85,73 @@ def _members(new: Callable[[], Any], magic: bytes, stream: Reader) -> Iterator[b
                     raise EOFError("it ends before its end mark")
             yield unit.decompress(rest, CHUNK)
             rest = b""
-        rest = unit.unused_data or stream.read(CHUNK)
-        if not rest or not rest.startswith(magic[: len(rest)]):
+        rest = _next(unit.unused_data, magic, stream)
+        if not rest:
             return
 
 
 def _zstd(stream: Reader) -> Iterator[bytes]:
     import zstandard
-    plain = io.BufferedReader(_Raw(stream), CHUNK)
+    raw = _Raw(stream)
+    plain = io.BufferedReader(raw, CHUNK)
     reader: Any = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
     # read1 hands over what there is before it meets the end of a stream that was cut.
     while block := reader.read1(CHUNK):
         yield block
+    if not raw.frames.whole:
+        raise EOFError("it ends before its end mark")
+
+
+class _ZstdFrames:
+    """Follows the lengths of zstd frames (RFC 8878 §3.1): the library does not say that the last one was cut."""
+
+    def __init__(self) -> None:
+        self._steps = self._walk()
+        self._wanted, self._skip = next(self._steps)
+        self._have = b""
+        self.whole = True
+        """All frames so far are complete."""
+
+    def feed(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+            else:
+                step = min(self._wanted - len(self._have), len(data) - at)
+                self._have += data[at : at + step]
+            at += step
+            if not self._skip and len(self._have) == self._wanted:
+                have, self._have = self._have, b""
+                self._wanted, self._skip = self._steps.send(have)
+        self.whole = not self._skip and not self._have and self._between
+
+    def _walk(self) -> Generator[tuple[int, int], bytes, None]:
+        """Gives how many bytes it wants to see and how many to leave out before; is sent the former."""
+        left = 0
+        while True:
+            self._between = True
+            magic = yield 4, left
+            self._between, left = False, 0
+            if magic.startswith(_SKIPPABLE):
+                left = int.from_bytes((yield 4, 0), "little")
+                continue
+            (flags,) = yield 1, 0
+            single = flags >> 5 & 1
+            left = (0 if single else 1) + (0, 1, 2, 4)[flags & 3] + ((single, 2, 4, 8)[flags >> 6])
+            last = 0
+            while not last:
+                block = int.from_bytes((yield 3, left), "little")
+                last, left = block & 1, 1 if block >> 1 & 3 == 1 else block >> 3  # type 1 repeats one byte
+            left += 4 * (flags >> 2 & 1)  # checksum
 
 
 class _Raw(io.RawIOBase):
     """A ``Reader`` as the raw file that a decompressor expects."""
 
     def __init__(self, stream: Reader) -> None:
-        self.stream = stream
+        self.stream, self.frames = stream, _ZstdFrames()
 
     def readable(self) -> bool:
         return True
@@ -91,6 +159,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self.stream.read(min(CHUNK, len(buffer)))
         buffer[: len(data)] = data
+        self.frames.feed(data)
         return len(data)
 
 
@@ -112,9 +181,9 @@ def _gunzip(stream: Reader) -> Iterator[bytes]:
         given += len(block)
         rest = unit.unconsumed_tail
         if unit.eof:
-            rest = unit.unused_data or stream.read(CHUNK)
-            if not rest or not rest.startswith(GZIP[: len(rest)]):
-                return  # the end, or padding behind the last member, as gzip(1) ignores it
+            rest = _next(unit.unused_data, (GZIP,), stream)
+            if not rest:
+                return
             unit, first, given = codec.decompressobj(31), rest, 0
         if not rest:
             rest, first = stream.read(CHUNK), b""  # of a long member not all input is at hand any more

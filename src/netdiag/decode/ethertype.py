@@ -19,13 +19,15 @@ MPLS, PPPOE_DISCOVERY, PPPOE, BRIDGED = 0x8847, 0x8863, 0x8864, 0x6558
 LOWEST = 0x0600
 """Smaller values of an EtherType field are lengths (IEEE 802.3 §3.2.6)."""
 
-CUT, UNKNOWN_LINK, LLC, ETHERNET, PROTECTED, NO_DATA, AGGREGATE = 0, 1, 2, 3, 4, 5, 6
+CUT, UNKNOWN_LINK, LLC, ETHERNET, PROTECTED, NO_DATA, AGGREGATE, PIECE, LABELLED = range(9)
 REASONS = {
     CUT: "frame too short for a network header",
     LLC: "802.3 with LLC, or PPP that is not IP",
     PROTECTED: "802.11 data that is encrypted",
     NO_DATA: "802.11 management or control frame",
     AGGREGATE: "802.11 A-MSDU with several packets in one frame",
+    PIECE: "802.11 fragment other than the first",
+    LABELLED: "MPLS that carries neither IP nor Ethernet",
 }
 """Why a frame has no network header; of ``UNKNOWN_LINK`` the link type is the reason, and ``ETHERNET`` says that a
 whole Ethernet header comes next.

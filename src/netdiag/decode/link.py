@@ -11,8 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
-from netdiag.decode import encap, link_types, llc
-from netdiag.decode.ethertype import CUT, ETHERNET, I64, IP4, IP6, LLC, LOWEST, MPLS, PPPOE, U16, UNKNOWN_LINK
+from netdiag.decode import encap, link_types, llc, ppp
+from netdiag.decode.ethertype import (
+    CUT,
+    ETHERNET,
+    I64,
+    IP4,
+    IP6,
+    LABELLED,
+    LLC,
+    LOWEST,
+    MPLS,
+    PPPOE,
+    U16,
+    UNKNOWN_LINK,
+    ip_at,
+)
 
 _TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
 """IEEE 802.1Q, 802.1ad and the two older QinQ values."""
@@ -63,14 +77,20 @@ def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, p
             path = np.zeros(len(at), np.uint16)
         path[rows] = paths.extend(path[rows], kind, ident)
 
-    ethernet = odd[protocol[odd] == ETHERNET]
-    if len(ethernet):
-        protocol[ethernet] = _type_or_length(u2[at[ethernet] + 12])
-        at[ethernet] += 14
+    def without_type(rows: I64) -> None:
+        length = rows[protocol[rows] == LLC]
+        if len(length):
+            at[length], protocol[length] = llc.header(space, at[length], end[length])
+
     for _ in range(_DEPTH):
         if not len(odd):
             break
         kind = protocol[odd]
+        ethernet = odd[kind == ETHERNET]
+        if len(ethernet):
+            protocol[ethernet] = _type_or_length(u2[at[ethernet] + 12])
+            at[ethernet] += 14
+            without_type(ethernet)
         tag = odd[np.isin(kind, _TAGS)]
         if len(tag):
             number = (u2[at[tag]] & 0xFFF).astype(np.uint32)
@@ -79,12 +99,11 @@ def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, p
                 wrapped(tag[named], encap.VLAN, number[named])
             protocol[tag] = _type_or_length(u2[at[tag] + 2])
             at[tag] += 4
+            without_type(tag)
         pppoe = odd[kind == PPPOE]
         if len(pppoe):
             wrapped(pppoe, encap.PPPOE, u2[at[pppoe] + 2].astype(np.uint32))
-            ppp = u2[at[pppoe] + 6]
-            protocol[pppoe] = np.where(ppp == 0x21, IP4, np.where(ppp == 0x57, IP6, LLC))  # RFC 1661 protocol numbers
-            at[pppoe] += 8
+            at[pppoe], protocol[pppoe] = ppp.protocol(space, at[pppoe] + 6, end[pppoe])
         mpls = odd[(kind == MPLS) | (kind == _MPLS_MULTICAST)]
         if len(mpls):
             bottom = space.array[at[mpls] + 2] & 1  # RFC 3032 §2.1
@@ -92,11 +111,30 @@ def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, p
             last = mpls[bottom == 1]
             if len(last):
                 wrapped(last, encap.MPLS)
-            version = space.array[at[last]] >> 4
-            protocol[last] = np.where(version == 4, IP4, np.where(version == 6, IP6, LLC))
-        odd = np.concatenate([tag, pppoe, mpls])
+            at[last], protocol[last] = _labelled(space, at[last], end[last])
+        odd = np.concatenate([ethernet, tag, pppoe, mpls])
         odd = odd[at[odd] < end[odd]]
     return _bounded(at, protocol, end, path)
+
+
+def _labelled(space: Space, at: I64, end: I64) -> tuple[I64, U16]:
+    """What follows the last label: the labels do not say (RFC 3032 §2.2). IP shows its version; an Ethernet pseudowire
+    begins with the MAC addresses, or with a control word whose first four bits are 0 (RFC 4448 §4.6), and is taken for
+    one only where an IP header, a tag or PPPoE stands where it must.
+    """
+    u2, octets = space.numbers(">u2"), space.array
+    after, protocol = ip_at(octets, at.copy(), end)
+    protocol[protocol == UNKNOWN_LINK] = LABELLED
+    other = np.flatnonzero(protocol == LABELLED)
+    for word in (4, 0) if len(other) else ():
+        here = at[other] + word
+        kind, version = u2[here + 12], octets[here + 14]
+        frame = ((kind == IP4) & (version >> 4 == 4)) | ((kind == IP6) & (version >> 4 == 6))
+        frame |= np.isin(kind, _TAGS) | ((kind == PPPOE) & (version == 0x11))
+        frame &= (here + 14 < end[other]) & ((octets[at[other]] >> 4 == 0) | (word == 0))
+        after[other[frame]], protocol[other[frame]] = here[frame], ETHERNET
+        other = other[~frame]
+    return after, protocol
 
 
 def _type_or_length(field: npt.NDArray[np.uint32]) -> U16:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from netdiag.capture.space import Space
-from netdiag.decode.ethertype import I64, IP4, IP6, LLC, LOWEST, U16, bounded, skip
+from netdiag.decode.ethertype import ETHERNET, I64, IP4, IP6, LLC, LOWEST, U16, bounded, skip
 
 _SNAP, _OSI, _OLD_IP, _UI = 0xAAAA, 0xFEFE, 0x0606, 0x03
 """Service access points of both sides, and the control byte of unnumbered information (RFC 1042; RFC 2684 §5)."""
 _ETHERNET_OUIS = (0x000000, 0x0000F8)
 """OUIs whose protocol identifier is an EtherType: RFC 1042, and IEEE 802.1H bridge tunnels."""
+_BRIDGED_OUI, _BRIDGED_ETHERNET = 0x0080C2, (0x0001, 0x0007)
+"""IEEE 802.1: a whole Ethernet frame follows, with or without checksum (RFC 2684 §5.2, RFC 2427 §4.2)."""
 _NLPID = {0xCC: IP4, 0x8E: IP6}
 """RFC 2427 §4, RFC 2590 §3."""
 _NLPID_SNAP, _NLPID_PPP = 0x80, 0xCF
@@ -22,7 +24,7 @@ def header(space: Space, at: I64, end: I64) -> tuple[I64, U16]:
     u2 = space.numbers(">u2")
     access, control = u2[at], space.array[at + 2]
     snap = (access == _SNAP) & (control == _UI)
-    after, protocol = _snap(space, at + 3, end)
+    after, protocol = _snap(space, at + 3, end, 2)
     protocol[~snap] = LLC
     osi = np.flatnonzero((access == _OSI) & (control == _UI))
     if len(osi):
@@ -32,13 +34,18 @@ def header(space: Space, at: I64, end: I64) -> tuple[I64, U16]:
     return bounded(after, protocol, end)
 
 
-def _snap(space: Space, at: I64, end: I64) -> tuple[I64, U16]:
-    """The five bytes of a SNAP header at ``at``: organisation and protocol."""
+def _snap(space: Space, at: I64, end: I64, padding: int = 0) -> tuple[I64, U16]:
+    """The five bytes of a SNAP header at ``at``: organisation and protocol; ``padding`` is what ATM puts between it and
+    a bridged frame.
+    """
     u2 = space.numbers(">u2")
     oui = u2[at].astype(np.uint32) << 8 | space.array[at + 2]
-    protocol = u2[at + 3].astype(np.uint16)
+    protocol, after = u2[at + 3].astype(np.uint16), at + 5
+    bridged = (oui == _BRIDGED_OUI) & np.isin(protocol, _BRIDGED_ETHERNET)
     protocol[~np.isin(oui, _ETHERNET_OUIS) | (protocol < LOWEST)] = LLC
-    return bounded(at + 5, protocol, end)
+    protocol[bridged] = ETHERNET
+    after[bridged] += padding
+    return bounded(after, protocol, end)
 
 
 def nlpid(space: Space, at: I64, end: I64) -> tuple[I64, U16]:

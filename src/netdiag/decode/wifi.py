@@ -6,7 +6,7 @@ import numpy as np
 
 from netdiag.capture.space import Space
 from netdiag.decode import llc
-from netdiag.decode.ethertype import AGGREGATE, CUT, I64, NO_DATA, PROTECTED, U16, Mask, bounded, skip
+from netdiag.decode.ethertype import AGGREGATE, CUT, I64, LLC, NO_DATA, PIECE, PROTECTED, U16, Mask, bounded, skip
 
 _DATA = 2
 """Frame type of data (IEEE 802.11 §9.2.4.1.3); bits of the subtype: no data, with QoS control."""
@@ -14,6 +14,8 @@ _NULL, _QOS = 4, 8
 _TO_DS, _FROM_DS, _PROTECTED, _ORDER = 0x01, 0x02, 0x40, 0x80
 _AMSDU = 0x80
 """Bit of the QoS control field (§9.2.4.5.9)."""
+_FRAGMENT = 0x0F
+"""Number of the fragment in the first byte of the sequence control field (§9.2.4.4)."""
 _WORDS = 32
 """Presence words of a radiotap header that are followed; real ones have up to five (practice)."""
 _TSFT, _FLAGS, _MORE = 1, 2, 1 << 31
@@ -43,9 +45,10 @@ def frame(space: Space, at: I64, end: I64, padded: Mask | None = None) -> tuple[
         # What is left behind one subframe is its padding and a checksum, or the next subframe (§9.3.2.2.2).
         protocol[several[end[several] - body[several] > first + 4]] = AGGREGATE
     bounded(after, protocol, end)
+    protocol[(protocol == LLC) & ((octets[at + 22] & _FRAGMENT) != 0)] = PIECE
     protocol[(flags & _PROTECTED) != 0] = PROTECTED
     protocol[((control & 3) != 0) | ((control >> 2 & 3) != _DATA) | ((subtype & _NULL) != 0)] = NO_DATA
-    none = (protocol == PROTECTED) | (protocol == NO_DATA)
+    none = (protocol == PROTECTED) | (protocol == NO_DATA) | (protocol == PIECE)
     after[none] = at[none]  # such frames need not reach as far as a body
     protocol[at + 2 > end] = CUT
     return after, protocol
