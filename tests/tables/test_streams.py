@@ -49,6 +49,33 @@ def test_empty_side(tmp_path: Path) -> None:
         s.packet_at(0)
 
 
+def test_damaged_segment_gives_way_to_its_repetition(tmp_path: Path) -> None:
+    def sealed(frame: bytes, damage: bytes = b"") -> bytes:
+        """With its checksum (RFC 9293 §3.1), and then with other bytes at its end."""
+        words = frame[26:34] + struct.pack(">HH", 6, len(frame) - 34) + frame[34:]
+        total = sum(struct.unpack(f">{len(words) // 2}H", words))
+        total = (total & 0xFFFF) + (total >> 16)
+        frame = frame[:50] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + frame[52:]
+        return frame[: len(frame) - len(damage)] + damage
+
+    t = Talk().handshake().c(20, ACK, 1, 1, b"abcd").c(30, ACK, 1, 1, b"abcd").c(40, ACK, 1, 1, b"abcd")
+    t.c(50, ACK, 5, 1, b"efgh")
+
+    def text(*damage: bytes) -> bytes:
+        frames = t.frames[:3] + [(ts, sealed(frame, d)) for (ts, frame), d in zip(t.frames[3:], damage, strict=True)]
+        tables = read(tmp_path / "t.pcap", frames)
+        assert next(iter(tables.streams.each([0], 4)))[0].data == client(tables, 4).data
+        return client(tables).data
+
+    assert text(b"?", b"", b"", b"") == b"abcdefgh"
+    assert text(b"?", b"!", b"", b"") == b"abcdefgh"
+    assert text(b"", b"?", b"!", b"") == b"abcdefgh"
+    assert text(b"??", b"??", b"??", b"??") == b"ab??ef??"  # nothing better was captured
+    # The host that sends shows no checksums yet: what came first wins.
+    raw = [(ts, frame[:-1] + tail) for (ts, frame), tail in zip(t.frames[3:], (b"1", b"2", b"3", b"4"), strict=True)]
+    assert client(read(tmp_path / "t.pcap", t.frames[:3] + raw)).data == b"abc1efg4"
+
+
 def test_order_of_availability(tmp_path: Path) -> None:
     t = Talk().handshake().c(20, ACK, 11, 1, b"b" * 10).c(30, ACK, 21, 1, b"c" * 10).c(40, ACK, 1, 1, b"a" * 10)
     t.c(50, ACK, 31, 1, b"d" * 10)

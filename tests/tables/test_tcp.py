@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tcp_wire import ACK, CLIENT, CLIENT_PORT, FIN, PSH, RST, SERVER, SYN, Frame, Talk, ip4, read, tcp_header, write
 
 from netdiag.decode import tcp_options
-from netdiag.tables import Tables, tcp
+from netdiag.tables import Tables, tcp, unseen
 from netdiag.tables import tcp_segments as seg
 from netdiag.tables.reader import open_captures
 from netdiag.tables.schema import rows, schema
@@ -112,6 +112,41 @@ def test_same_isn_is_a_retransmission(load: Load) -> None:
     c = only(load(t))
     assert (c.syn_packets, c.retransmissions_client) == ((0, 1), 1)
     assert c.handshake_rtt_s == pytest.approx(0.011)
+
+
+def test_what_was_under_way_when_the_capture_began(load: Load) -> None:
+    # A retransmission comes first: what follows it had arrived before, and the acknowledgment jumps behind all of it.
+    t = Talk().c(0, ACK, 101, 1, b"a" * 100).s(10, ACK, 1, 1001).c(11, ACK, 1001, 1, b"b" * 100)
+    t.s(20, ACK, 1, 1101)
+    assert classes(load(t), seg.ACKED_UNSEEN) == []
+    # New data first, and the retransmission behind it: the same bytes, seen from the other end.
+    late = Talk().c(0, ACK, 1001, 1, b"b" * 100).c(5, ACK, 101, 1, b"a" * 100).s(10, ACK, 1, 1101)
+    assert classes(load(late), seg.ACKED_UNSEEN) == []
+    # Later, the capture lacks a segment.
+    t.c(1500, ACK, 1101, 1, b"c" * 100).c(1501, ACK, 1301, 1, b"d" * 100).s(1510, ACK, 1, 1401)
+    tables = load(t)
+    assert classes(tables, seg.ACKED_UNSEEN) == [7]
+    hole = unseen.hole(tables, 0, 6)
+    assert hole is not None
+    assert (hole.size, hole.raw) == (100, 1000 + 1201)
+    # It begins with a keep-alive, whose one number was sent before.
+    assert classes(load(Talk().c(0, ACK, 100, 1).s(2000, ACK, 1, 101).c(3000, ACK, 101, 1)), seg.ACKED_UNSEEN) == []
+    # It begins with a SYN-ACK that comes again, after the client's first data.
+    t = Talk().s(0, SYN | ACK, 0, 1).c(1, ACK, 301, 1).s(20, ACK, 1, 101).c(21, ACK, 101, 1, b"b" * 100)
+    t.s(30, ACK, 1, 301)
+    assert classes(load(t), seg.ACKED_UNSEEN) == []
+    # It begins with a SYN that comes again without the data of the first one (RFC 7413).
+    t = Talk().c(0, SYN, 0).s(10, SYN | ACK, 0, 101).c(11, ACK, 101, 1, b"b" * 100).s(20, ACK, 1, 201)
+    assert classes(load(t), seg.ACKED_UNSEEN) == []
+    # A connection that begins in the capture has nothing under way.
+    t = Talk().handshake().c(20, ACK, 101, 1, b"a" * 100).s(30, ACK, 1, 1001)
+    assert classes(load(t), seg.ACKED_UNSEEN) == [5]
+
+
+def test_round_trip_of_a_repeated_handshake(load: Load) -> None:
+    # The SYN-ACK is lost behind the capture point: the client's next try is a second later.
+    t = Talk().c(0, SYN, 0).s(0.1, SYN | ACK, 0, 1).c(1000, SYN, 0).s(1000.1, SYN | ACK, 0, 1).c(1020, ACK, 1, 1)
+    assert only(load(t)).handshake_rtt_s == pytest.approx(0.02)
 
 
 def test_reuse_after_midstream_packets(load: Load) -> None:

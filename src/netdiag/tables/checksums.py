@@ -63,6 +63,18 @@ def unset(tables: Tables) -> pl.DataFrame:
         rows=pl.col("row").filter(pl.col("odd") | pl.col("lengthless")).head(3))
 
 
+def verify(p: Packets, rows: I64) -> tuple[Bools, Bools]:
+    """Which of these packets have a right checksum, and which a wrong one; neither where a part was not captured."""
+    right, bad = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    known, start = _headers(p, rows)
+    for begin in range(0, len(known), VERIFIED):
+        some, at = known[begin : begin + VERIFIED], start[begin : begin + VERIFIED]
+        wrong = _wrong(p, some, at, p.offset[some] - at + p.wire[some])
+        right |= np.isin(rows, some[~wrong])
+        bad |= np.isin(rows, some[wrong])
+    return right, bad
+
+
 def _sample(count: int) -> I64:
     """Rows, ascending: all of a small capture, else the same random ones in every run."""
     if count <= SAMPLE:

@@ -1,7 +1,8 @@
 """The byte stream that one side of a TCP connection sent, put together from its segments.
 
-Survives retransmission, overlap (the bytes that came first win), reordering, sequence wrap-around, packets cut
-by the snap length (holes) and segments far outside the stream (dropped beyond the limit, and said so).
+Survives retransmission, overlap (the bytes that came first win, but not those of a segment with a wrong checksum over
+others with a right one: no receiver takes them, RFC 9293 §3.1), reordering, sequence wrap-around, packets cut by the
+snap length (holes) and segments far outside the stream (dropped beyond the limit, and said so).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from netdiag.tables.checksums import verify
 from netdiag.tables.packets import I64, RST, SYN, U8, U32, Packets
 from netdiag.tables.tcp_segments import ConnectionSegments, connection_segments, segments
 
@@ -128,7 +130,10 @@ class Streams:
                           packets.ts[rows].tolist())
         wanted = (start < limit) & (start + length > 0)
         far = bool((start >= limit).any() or (start + length > limit).any() or (start < -limit).any())
-        pieces = _pieces(packets, rows[wanted], start[wanted], length[wanted], limit)
+        # Where bytes contradict each other, what no receiver accepts stands behind all others.
+        last = _refused(packets, rows[wanted], start[wanted], length[wanted])
+        trusted = np.argsort(last, kind="stable")
+        pieces = _pieces(packets, rows[wanted][trusted], start[wanted][trusted], length[wanted][trusted], limit)
         size = int(np.minimum(start[wanted] + length[wanted], limit).max()) if wanted.any() else 0
         return _assemble(packets, pieces, size, len(syn) > 0, far)
 
@@ -169,12 +174,14 @@ def _plain_sides(tables: Tables, connections: I64, limit: int) -> Iterator[Strea
     follows[head] = start[head] == 0
     place = np.arange(len(entry))
     full = np.minimum.reduceat(np.where(end >= limit, place, len(entry)), head)
-    odd = np.minimum.reduceat(np.where(follows & (packets.length[row] == length), len(entry), place), head)
+    # Behind the segment that reaches the limit, only those that bring something from below it need a closer look.
+    fine = (follows & (packets.length[row] == length)) | ((place > np.repeat(full, tail - head)) & (start >= limit))
+    odd = np.minimum.reduceat(np.where(fine, len(entry), place), head)
     # Without a SYN, a later segment that lies before the first one moves the origin.
     moved = ~known[filled] & (np.minimum.reduceat(np.where(start > -limit, start, 0), head) < 0)
     last = np.minimum(full, tail - 1)
     stop = np.zeros(sides, np.int64)
-    stop[filled] = np.where((odd > last) & ~moved, last + 1, -1)
+    stop[filled] = np.where((odd == len(entry)) & ~moved, last + 1, -1)
     far = np.zeros(sides, np.bool_)
     far[filled] = (np.maximum.reduceat(end, head) > limit) | (np.minimum.reduceat(start, head) < -limit)
     kept = place < stop[side]
@@ -209,6 +216,30 @@ class _Pieces:
     """Offset of the first byte in the space."""
     arrival: I64
     """Rank in time."""
+
+
+def _refused(packets: Packets, rows: U32, start: I64, wire: I64) -> npt.NDArray[np.bool_]:
+    """Segments with a wrong checksum that contradict others, where one of those is known to have a right one."""
+    out = np.zeros(len(rows), np.bool_)
+    end = start + np.minimum(packets.length[rows], wire)
+    order = np.argsort(start, kind="stable")
+    begin, end = start[order], end[order]
+    reach = np.maximum.accumulate(end) if len(end) else end
+    overlaps = np.flatnonzero(begin[1:] < np.minimum(reach[:-1], end[1:])) + 1
+    if not len(overlaps):
+        return out
+    advances = np.append(True, reach[1:] > reach[:-1])
+    farthest = np.maximum.accumulate(np.where(advances, np.arange(len(end)), 0))[overlaps - 1]
+    size = np.minimum(end[overlaps], end[farthest]) - begin[overlaps]
+    here = packets.offset[rows[order[overlaps]]]
+    there = packets.offset[rows[order[farthest]]] + (begin[overlaps] - begin[farthest])
+    view = packets.space.view
+    same = [view(a, n) == view(b, n) for a, b, n in zip(here.tolist(), there.tolist(), size.tolist(), strict=True)]
+    differ = ~np.array(same)
+    odd = np.unique(np.concatenate([order[overlaps[differ]], order[farthest[differ]]]))
+    right, wrong = verify(packets, rows[odd].astype(np.int64))
+    out[odd] = wrong & right.any()
+    return out
 
 
 def _pieces(packets: Packets, rows: U32, start: I64, wire: I64, limit: int) -> _Pieces:

@@ -60,7 +60,7 @@ class Connection:
     midstream: bool
     """The first packet is no SYN: the start was not captured."""
     handshake_rtt_s: float | None
-    """SYN to the ACK of the SYN-ACK, seconds."""
+    """SYN to the ACK of the SYN-ACK, seconds; from the last SYN before it, as tshark's ``tcp.analysis.initial_rtt``."""
     syn_ttl: U8 | None
     server_ttl: U8 | None
     """TTL of the SYN-ACK, or of the server's first data packet: the genuine server's fingerprint."""

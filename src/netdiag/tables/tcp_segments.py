@@ -37,7 +37,8 @@ ZERO_WINDOW = 128
 LOST_SEGMENT = 256
 """Bytes before this segment have not been captured (yet): loss before the capture point, or in the capture."""
 ACKED_UNSEEN = 512
-"""Acknowledges bytes that the capture never holds, neither before nor after; first such ACK for those bytes."""
+"""Acknowledges bytes that the capture never holds, neither before nor after; first such ACK for those bytes. Not what
+may have been sent before the capture began (``Segments.floor``)."""
 ZERO_WINDOW_PROBE = 1024
 REUSED_PORTS = 2048
 """The SYN of a connection whose four-tuple was in use before."""
@@ -77,7 +78,8 @@ class Segments:
     start: I64
     size: I64
     syn: I64
-    """For each connection, the entry of the client's last SYN before the SYN-ACK (or its last at all), -1 without."""
+    """For each connection, the entry of the client's last SYN before ``handshake_ack`` (or its last at all), -1
+    without."""
     syn_ack: I64
     """First SYN-ACK of the server, -1 without."""
     handshake_ack: I64
@@ -86,6 +88,9 @@ class Segments:
     """Shape (connections, 2): distinct payload bytes on the wire of client and server."""
     unacked_sends: I64
     """Shape (connections, 2): how often client and server sent their first byte that was never acknowledged."""
+    floor: I64
+    """Shape (connections, 2): sequence numbers of client and server below which they may have sent before the capture
+    began; ``tcp_coverage.LOWEST`` where that is not so."""
 
     def block(self, connection: int) -> slice:
         a = int(self.start[connection])
@@ -131,7 +136,7 @@ def analyse(packets: Packets) -> Segments:
     out = Segments(
         np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.bool_), np.empty(n, np.int64),
         np.empty(n, np.int64), np.empty(n, np.uint32), np.empty(n, np.uint8), np.empty(n, np.uint16),
-        none, none, none, none, none, none, none)
+        none, none, none, none, none, none, none, none)
     parts: list[Segments] = []
     connections = 0
     for begin, end in tcp_split.blocks(packets, column, _BLOCK):
@@ -145,7 +150,7 @@ def analyse(packets: Packets) -> Segments:
             entry = getattr(part, name)
             entry[entry >= 0] += begin
         parts.append(part)
-    for name in ("start", "size", "syn", "syn_ack", "handshake_ack", "data", "unacked_sends"):
+    for name in ("start", "size", "syn", "syn_ack", "handshake_ack", "data", "unacked_sends", "floor"):
         setattr(out, name, np.concatenate([getattr(part, name) for part in parts]))
     return out
 
@@ -173,16 +178,22 @@ def _analyse(packets: Packets, column: npt.NDArray[np.int32]) -> Segments:
     for mine, other in ((0, 1), (1, 0)):
         sent = by.number[:, mine] >= 0
         opposite[by.number[sent, mine]] = by.number[sent, other]
-    coverage = tcp_coverage.measure(by, opposite, seq[by.order], ack[by.order], length[by.order], s.flags[by.order])
+    soon = s.ts - s.ts[s.start][s.connection] <= tcp_coverage.IN_FLIGHT_NS
+    # A SYN-ACK may come first because it came again: the client may have sent by then.
+    head = by.order[by.start]
+    begun = ((s.flags[s.start] & (SYN | ACK)) != SYN)[s.connection[head]] & ((s.flags[head] & SYN) == 0)
+    coverage = tcp_coverage.measure(by, opposite, seq[by.order], ack[by.order], length[by.order], s.flags[by.order],
+                                    soon[by.order], begun)
     classes[by.order[coverage.acked_unseen]] |= ACKED_UNSEEN
     size = np.diff(np.append(s.start, len(s.row)))
     return Segments(s.row, s.connection.astype(np.uint32), s.client, seq, ack, s.length, s.flags, classes,
                     s.start, size, syn, syn_ack, handshake_ack,
-                    _both(by, coverage.data), _both(by, coverage.unacked_sends))
+                    _both(by, coverage.data), _both(by, coverage.unacked_sends),
+                    _both(by, coverage.floor, tcp_coverage.LOWEST))
 
 
-def _both(by: tcp_split.Sides, per_side: I64) -> I64:
-    out = np.zeros(by.number.shape, np.int64)
+def _both(by: tcp_split.Sides, per_side: I64, otherwise: int = 0) -> I64:
+    out = np.full(by.number.shape, otherwise, np.int64)
     sent = by.number >= 0
     out[sent] = per_side[by.number[sent]]
     return out
@@ -213,11 +224,10 @@ def _handshake(s: tcp_split.Split) -> tuple[I64, I64, I64]:
     entry = np.arange(len(s.row))
     kind = s.flags & (SYN | ACK | RST)
     syn_ack = tcp_split.first_of((kind == (SYN | ACK)) & ~s.client, s.connection, count)
-    answered = np.where(syn_ack >= 0, syn_ack, len(s.row))
+    syns = np.flatnonzero(((kind & (SYN | ACK)) == SYN) & s.client)
+    before = syns[(syns < syn_ack[s.connection[syns]]) | (syn_ack[s.connection[syns]] < 0)]
     syn = np.full(count, -1, np.int64)
-    hits = np.flatnonzero((kind & (SYN | ACK)) == SYN)
-    hits = hits[s.client[hits] & (hits < answered[s.connection[hits]])]
-    syn[s.connection[hits]] = hits
+    syn[s.connection[before]] = before
     # Where the SYN-ACK was not captured, the client's first ACK shows that there was one.
     after = np.where(syn_ack >= 0, syn_ack, np.where(syn >= 0, syn, len(s.row)))
     hits = np.flatnonzero(s.client & (kind == ACK) & (entry > after[s.connection]))
@@ -226,6 +236,10 @@ def _handshake(s: tcp_split.Split) -> tuple[I64, I64, I64]:
     hits = hits[accepts | (syn_ack[c] < 0)]
     first = np.full(count, -1, np.int64)
     first[s.connection[hits[::-1]]] = hits[::-1]
+    # A SYN that came again behind the SYN-ACK: that one was lost, and the wait for the next try is no round trip (RFC
+    # 6298 §3: Karn).
+    again = syns[(syn_ack[s.connection[syns]] >= 0) & (syns < first[s.connection[syns]])]
+    syn[s.connection[again]] = again
     return syn, syn_ack, first
 
 

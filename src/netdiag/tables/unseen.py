@@ -75,6 +75,9 @@ def hole(tables: Tables, connection: int, packet: int) -> Hole | None:
         return None
     begin = s.seq[mine]
     reach: I64 = np.maximum.accumulate(begin + s.length[mine] + ((s.flags[mine] & (SYN | FIN)) != 0))
+    # What was sent before the capture began is not missing in it.
+    floor = int(segments(tables).floor[connection, int(s.client[at])])
+    reach = np.maximum(reach, floor)
     gaps = np.flatnonzero(begin[1:] > reach[:-1])
     first = int(reach[gaps[0]]) if len(gaps) else int(reach[-1])
     stop = min(limit, int(begin[gaps[0] + 1])) if len(gaps) else limit
