@@ -141,6 +141,13 @@ def test_output_goes_to_a_file_but_never_over_a_capture(judged: dict[str, Any], 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("place", [".", "none/report.txt"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(place: str, capture: str, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "read", lambda *_, **__: pytest.fail("was read"))
+    assert cli.run(["analyze", capture, "-o", str(tmp_path / place)]) == 2
+
+
 def test_an_internal_error_is_one_line_and_incomplete(monkeypatch: pytest.MonkeyPatch, capture: str,
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(options, "judge", lambda *a: 1 // 0)

@@ -14,7 +14,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from netdiag import __version__, diagnosis, registry
+from netdiag import __version__, diagnosis, inventory, registry
 from netdiag.errors import RegistryError
 from netdiag.model import (
     Cap,
@@ -84,11 +84,12 @@ def analyze(tables: Tables, select: Iterable[str] = (), ignore: Iterable[str] = 
             outcomes[pattern_id] = outcome
             found[pattern_id] = _findings(pattern, detection, gates, tables)
     findings = diagnosis.rank([f for group in found.values() for f in group])
-    contents = inventory(tables)  # builds what no detector asked for, so that anomalies are complete
+    contents = inventory.inventory(tables)  # builds what no detector asked for, so that anomalies are complete
     return Report(
         version=__version__, captures=tables.captures, outcomes=tuple(outcomes[i] for i in sorted(outcomes)),
         findings=tuple(findings), incidents=tuple(diagnosis.incidents(findings, everything)),
-        anomalies=tables.anomalies(), inventory=contents, at_ns=tables.options.at_ns)
+        failures=inventory.failures(tables), anomalies=tables.anomalies(), inventory=contents,
+        at_ns=tables.options.at_ns)
 
 
 def _build(tables: Tables, names: set[str], progress: Callable[[str, int, int], None] | None, total: int) -> None:
@@ -269,31 +270,3 @@ def _merged(items: list[Occurrence]) -> tuple[Evidence, ...]:
         shown = filters.pop() if len(filters) == 1 else "frame.number in {" + ", ".join(map(str, frames)) + "}"
         out.append(Evidence(point, path, tuple(frames), shown, parts[0].facts))
     return tuple(out)
-
-
-_COUNTED = {
-    "tcp_connections": "tcp", "icmp_errors": "icmp", "sip_messages": "sip", "calls": "calls",
-    "registrations": "registrations", "rtp_streams": "rtp", "stun_transactions": "stun", "dtls_handshakes": "dtls",
-    "tls_handshakes": "handshakes", "certificates": "certs", "dns_lookups": "lookups",
-}
-_SAME = {"calls": ("call_id",), "registrations": ("aor", "call_id", "cseq")}
-"""What makes a row at one capture point or hop and a row at another one thing: it is counted once."""
-
-
-def inventory(tables: Tables) -> dict[str, int]:
-    """What is in the captures: counts for the head of the report. A table that cannot be built is left out.
-
-    Encapsulated packets are in VLANs or tunnels; copied ones are there twice, and in no other count.
-
-    Calls and registrations are counted once, however many points saw them; all else is a sum over the points.
-    """
-    p = tables.packets
-    out = {"packets": p.n, "encapsulated_packets": 0 if p.encap is None else int((p.encap > 0).sum()),
-           "copied_packets": 0 if p.duplicates is None else len(p.duplicates.row), "flows": len(p.flow_start)}
-    for name, table in _COUNTED.items():
-        try:
-            rows = getattr(tables, table)
-            out[name] = len(rows.select(_SAME[name]).unique()) if name in _SAME else rows.height
-        except Exception as error:
-            tables.anomaly_log.add(table, f"the table could not be built ({type(error).__name__})", 0)
-    return out

@@ -349,6 +349,8 @@ class Report:
     anomalies: tuple[Anomaly, ...]
     inventory: Mapping[str, int]
     """Counts that say what is in the capture: packets, SIP messages, calls, handshakes…"""
+    failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How often calls, registrations, handshakes, connections and lookups did not succeed, by kind and by outcome."""
     at_ns: int | None = None
     """The time certificates were judged at, when the user gave one."""
     notes: tuple[str, ...] = ()

@@ -76,3 +76,10 @@ def test_a_candidate_pair_is_one_row_whoever_checks_it_and_however_many_legs_sho
     nominated, = (r for r in rows if r["nominated"])
     assert (nominated["successes"], nominated["peer_successes"], nominated["peer_transactions"]) == (2, 2, 2)
     assert nominated["legs"] == legs
+
+
+def test_a_handshake_that_completed_is_not_called_refused_for_the_alert_that_closes_it() -> None:
+    tables = open_captures([str(CASES / "incomplete-chain-and-dead-cross-root" / "cross-root.client.pcap")])
+    text = render(facts.of(tables, "handshakes"), "terminal")
+    assert text.count("completed; encrypted alert by server") == 1
+    assert text.count("alert certificate_expired by client") == 3

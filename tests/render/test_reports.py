@@ -12,7 +12,7 @@ import pytest
 from report_example import finding, report
 from rich.cells import cell_len
 
-from netdiag.model import CaptureSummary, Evidence, Report, Severity
+from netdiag.model import CaptureSummary, Evidence, Report, Severity, Status
 from netdiag.render import digest, markdown, terminal
 from netdiag.render import json as as_json
 
@@ -164,6 +164,46 @@ def test_nothing_found_says_so_and_a_damaged_capture_qualifies_it() -> None:
     whole = tuple(c for c in report().captures if c.complete)
     calm = report(findings=(), incidents=(), captures=whole, outcomes=report().outcomes[:9])
     assert "\nNo fault found\n" in terminal.render(calm, 100)
+
+
+def test_findings_that_are_only_hidden_are_not_called_none() -> None:
+    full = report(captures=tuple(c for c in report().captures if c.complete))
+    shown, hidden = dataclasses.replace(full, findings=(), incidents=()), 3
+    for text in (terminal.render(shown, 100, True, hidden=hidden), markdown.render(shown, hidden=hidden)):
+        assert "3 findings of lower severity not shown" in text
+        assert "No fault found" not in text
+        assert "\x1b[32m" not in text
+
+
+def test_a_report_of_patterns_that_read_nothing_here_does_not_say_that_all_is_well() -> None:
+    idle = tuple(dataclasses.replace(o, status=Status.NOT_APPLICABLE) for o in report().outcomes[:2])
+    text = terminal.render(report(findings=(), incidents=(), outcomes=idle), 100)
+    assert "Nothing was judged: what the chosen patterns read is not in the capture" in text
+
+
+def test_what_failed_is_said_and_a_report_without_findings_does_not_look_as_if_all_were_well() -> None:
+    failed = {"calls": {"486": 2, "503": 1}, "tls_handshakes": {"unknown_ca": 1}}
+    for found in (report(failures=failed), report(findings=(), incidents=(), failures=failed)):
+        for text in (terminal.render(found, 100), markdown.render(found)):
+            assert "3 calls (486 ×2, 503) · 1 TLS handshake (unknown_ca)" in text.replace("\\_", "_").replace("\n", " ")
+    calm = report(findings=(), incidents=(), captures=tuple(c for c in report().captures if c.complete),
+                  outcomes=tuple(o for o in report().outcomes if o.status is not Status.ERROR))
+    uneasy = dataclasses.replace(calm, failures=failed)
+    assert "No fault found\n" in terminal.render(calm, 100)
+    assert "\x1b[32mNo fault" in terminal.render(calm, 100, True)
+    assert "No fault found that a pattern knows" in terminal.render(uneasy, 100)
+    assert "\x1b[32mNo fault" not in terminal.render(uneasy, 100, True)
+    assert "`netdiag calls`, `netdiag handshakes`." in " ".join(terminal.render(uneasy, 100).split())
+
+
+def test_another_kind_of_the_same_pattern_has_its_own_thing_to_do_at_once() -> None:
+    kinds = tuple(finding(id=f"{n}" * 12, keys=frozenset(), mitigation=text)
+                  for n, text in ((1, "Turn this."), (2, "Turn that."), (3, "Turn this.")))
+    text = terminal.render(report(findings=kinds, incidents=()), 100)
+    assert [text.count(t) for t in ("Turn this.", "Turn that.", f"do now     as above for {kinds[0].pattern}")] == [
+        1, 1, 1]
+    assert text.count(f"fix        as above for {kinds[0].pattern}") == 1
+    assert "What to do: Turn that. Else as above for" in markdown.render(report(findings=kinds, incidents=()))
 
 
 def test_a_name_as_long_as_a_datagram_is_cut() -> None:

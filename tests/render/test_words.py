@@ -41,6 +41,7 @@ def test_a_duration_never_says_sixty_seconds(seconds: float) -> None:
 def test_a_span_names_the_date_once() -> None:
     assert words.span(START, START + 122 * 10**9) == "2026-09-21 14:13:20 – 14:15:22 UTC (2 min 2 s)"
     assert words.span(START, START + 86400 * 10**9).count("2026-") == 2
+    assert words.span(START, START + 7 * 10**6) == "2026-09-21 14:13:20 UTC (7 ms)"
 
 
 def test_frames_as_ranges() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -119,7 +121,18 @@ def formats(*names: str) -> Callable[[F], F]:
 
 
 def output(command: F) -> F:
-    return click.option("-o", "--output", metavar="FILE", help="Write to this file, not to standard output.")(command)
+    return click.option("-o", "--output", metavar="FILE", callback=_place,
+                        help="Write to this file, not to standard output.")(command)
+
+
+def _place(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Asked before the captures are read: that may take minutes."""
+    if path is not None and path != "-":
+        if os.path.isdir(path):
+            raise click.UsageError(f"-o {path}: {os.strerror(errno.EISDIR)}")
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise click.UsageError(f"-o {path}: {os.strerror(errno.ENOENT)}")
+    return path
 
 
 min_severity = click.option("--min-severity", type=_severities(), default="info", show_default=True,

@@ -23,6 +23,13 @@ SUBJECT = 120
 ACRONYMS = frozenset({"sip", "rtp", "rtcp", "tcp", "udp", "tls", "dns", "icmp", "stun", "quic", "dtls", "ip"})
 
 
+LISTINGS = {"calls": "calls", "registrations": "registrations", "tls_handshakes": "handshakes",
+            "tcp_connections": "connections", "dns_lookups": "lookups"}
+"""What can fail, and the listing that tells how each ended."""
+FAILURES = 3
+"""Outcomes of one kind that are named (practice)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One thing that is wrong: an incident with its mechanism, or a finding that stands alone."""
@@ -236,29 +243,50 @@ def when(finding: Finding) -> str:
     return words.span(finding.start_ns, finding.end_ns) if finding.start_ns and finding.end_ns else ""
 
 
+def _counted(name: str, n: int) -> str:
+    noun = " ".join(w.upper() if w.lower() in ACRONYMS else w for w in name.split("_"))
+    return words.count(n, noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun, noun)
+
+
 def contents(report: Report) -> str:
     """"46 SIP messages · 12 calls (at 2 points)": what the inventory counted, zeros left out."""
-    parts = []
-    for name, n in report.inventory.items():
-        noun = " ".join(w.upper() if w.lower() in ACRONYMS else w for w in name.split("_"))
-        singular = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
-        if n:
-            parts.append(words.count(n, singular, noun))
+    parts = [_counted(name, n) for name, n in report.inventory.items() if n]
     points = len({c.point for c in report.captures})
     return " · ".join(parts) + (f" (at {points} points)" if parts and points > 1 else "")
 
 
-def headline(report: Report, shown: Digest) -> str:
-    """"3 findings: 1 critical, 2 high", or that there is none."""
+def failures(report: Report) -> str:
+    """"2 calls (486, 503) · 14 TCP connections (refused ×12, no answer ×2)": what did not succeed, "" for nothing."""
+    parts = []
+    for name, outcomes in report.failures.items():
+        named = [what if n == 1 else f"{what} ×{n:,}" for what, n in outcomes.items()]
+        parts.append(f"{_counted(name, sum(outcomes.values()))} ({words.join(named, FAILURES)})")
+    return " · ".join(parts)
+
+
+def headline(report: Report, shown: Digest, hidden: int = 0) -> str:
+    """"3 findings: 1 critical, 2 high", or that there is none, which is not said when some are only hidden."""
     findings = [b.finding for b in shown.blocks] + [f for b in shown.blocks for f in b.impacts]
     if not findings and not any(c.decoded for c in report.captures):
         return "Nothing was judged: no frame holds an IP packet" if any(c.frames for c in report.captures) else (
             "Nothing was judged: no frame " + ("was captured" if report.complete else "could be read"))
+    if not findings and hidden:
+        return f"No finding as severe as asked for; {words.count(hidden, 'finding')} of lower severity not shown"
+    if not findings and report.outcomes and all(o.status is Status.NOT_APPLICABLE for o in report.outcomes):
+        return "Nothing was judged: what the chosen patterns read is not in the capture"
     if not findings:
-        return "No fault found" + (" in what could be read" if not report.complete else "")
+        return ("No fault found that a pattern knows" if report.failures else "No fault found") + (
+            " in what could be read" if not report.complete else "")
     levels = [f"{n} {s.label}" for s in sorted(Severity, reverse=True)
               if (n := sum(1 for f in findings if f.severity is s))]
     return f"{words.count(len(findings), 'finding')}: {', '.join(levels)}"
+
+
+def unjudged(report: Report) -> str:
+    """For a report without findings: what failed all the same, and the listings that show it; "" where nothing did."""
+    lists = [f"`netdiag {listing}`" for kind, listing in LISTINGS.items() if report.failures.get(kind)]
+    return ("What failed may be as it should (a busy callee, a name that does not exist), or a fault that no pattern "
+            f"knows: {', '.join(lists)}.") if lists else ""
 
 
 def alternatives(item: Block) -> list[str]:

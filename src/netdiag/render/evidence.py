@@ -10,8 +10,8 @@ from netdiag.model import Finding, Report
 from netdiag.render import digest as d
 from netdiag.render import ladder as drawing
 from netdiag.render import words
-from netdiag.render.escape import block, code, markdown
-from netdiag.render.markdown import bullets, captures, evidence, remedy, rows
+from netdiag.render.escape import advice, block, code, markdown
+from netdiag.render.markdown import bullets, captures, evidence, rows, what_to_do
 from netdiag.render.timeline import Entry, endpoint, fold, packet_rows, timeline
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def render(tables: Tables, report: Report, findings: Sequence[Finding]) -> str:
     if not findings:
         shown = d.digest(report)
         out += [f"{markdown(d.headline(report, shown))}. {d.judged(shown, report)}.", ""]
+        out += [advice(text), ""] if not shown.blocks and (text := d.unjudged(report)) else []
     out += ["### Captures", "", *captures(report)]
     if report.at_ns is not None:
         out += [f"Certificates are judged at {words.utc(report.at_ns, 0)} UTC.", ""]
@@ -114,10 +115,7 @@ def _finding(tables: Tables, f: Finding, told: set[str]) -> list[str]:
     out += bullets("Why this confidence", f.reasons)
     out += bullets("What this does not show", f.limitations)
     out += ["**To be asked**", "", *(f"- Ask: {markdown(q)}" for q in questions(f, entries)), ""]
-    if f.pattern in told:
-        return [*out, f"What to do: as above for `{f.pattern}`.", ""]
-    told.add(f.pattern)
-    return [*out, "#### What to do", "", *remedy(f)]
+    return [*out, *what_to_do(f, "", told, "#### What to do")]
 
 
 def _timeline(entries: Sequence[Entry]) -> list[str]:

@@ -230,6 +230,8 @@ def _handshakes(tables: Tables) -> tuple[pl.DataFrame, list[Column]]:
     names = dict(tables.alerts.select("description", "name").iter_rows())
 
     def result(r: Row) -> str:
+        if r["alert_frame"] is not None and r["completed"] and r["alert"] is None:
+            return f"completed; encrypted alert by {r['alert_by'] or '?'}"  # as a rule its close_notify
         if r["alert_frame"] is not None:
             name = names.get(r["alert"], r["alert"]) if r["alert"] is not None else "(encrypted)"
             return f"alert {name} by {r['alert_by'] or '?'}"

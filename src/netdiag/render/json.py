@@ -33,6 +33,7 @@ def document(report: Report) -> dict[str, Any]:
         "notes": [valid(n) for n in report.notes],
         "points": list(dict.fromkeys(c.point for c in report.captures)),
         "inventory": dict(report.inventory),
+        "failures": {kind: dict(outcomes) for kind, outcomes in report.failures.items()},
         "captures": [_capture(c) for c in report.captures],
         "incidents": [_incident(i) for i in report.incidents],
         "findings": [_finding(f) for f in report.findings],

@@ -17,11 +17,13 @@ def render(report: Report, verbose: bool = False, hidden: int = 0) -> str:
     out += captures(report)
     inventory = d.contents(report)
     out += [f"Contents: {markdown(inventory)}.", ""] if inventory else []
+    out += [f"Failed: {markdown(failed)}.", ""] if (failed := d.failures(report)) else []
     if report.at_ns is not None:
         out += [f"Certificates are judged at {words.utc(report.at_ns, 0)} UTC.", ""]
-    out += [f"**{markdown(d.headline(report, shown))}.**", ""]
+    out += [f"**{markdown(d.headline(report, shown, hidden))}.**", ""]
+    out += [advice(text), ""] if not shown.blocks and not hidden and (text := d.unjudged(report)) else []
     out += [line for note in report.notes for line in (f"Note: {markdown(note)}.", "")]
-    if hidden:
+    if hidden and shown.blocks:
         out += [f"{words.count(hidden, 'finding')} of lower severity not shown.", ""]
     told: set[str] = set()
     blocks, left = d.numbered(shown.blocks, verbose)
@@ -98,10 +100,17 @@ def _block(number: int, item: d.Block, told: set[str]) -> list[str]:
         out += rows(("explanation", "for", "against"),
                     ((markdown(a.title), markdown(a.speaks_for) or "–", markdown(a.speaks_against) or "–")
                      for a in incident.alternatives))
-    if finding.pattern in told:
-        return [*out, f"What to do: as above for `{finding.pattern}`.", ""]
-    told.add(finding.pattern)
-    return out + remedy(finding, incident.next_capture if incident else "")
+    return out + what_to_do(finding, incident.next_capture if incident else "", told)
+
+
+def what_to_do(finding: Finding, next_capture: str, told: set[str], heading: str = "") -> list[str]:
+    """`remedy`, once for each pattern; another kind of the same fault has something else to do at once."""
+    known, said = finding.pattern in told, finding.mitigation in told
+    told.update((finding.pattern, finding.mitigation))
+    if not known:
+        return [*([heading, ""] if heading else []), *remedy(finding, next_capture)]
+    now = "" if said else f"{advice(finding.mitigation)} Else "
+    return [f"What to do: {now}as above for `{finding.pattern}`.", ""]
 
 
 def remedy(finding: Finding, next_capture: str = "") -> list[str]:

@@ -57,18 +57,23 @@ class _View:
         for c in self.report.captures:
             self.capture(c)
         self.label("contents", d.contents(self.report))
+        self.label("failed", d.failures(self.report))
         if self.report.at_ns is not None:
             self.label("judged at", f"{words.utc(self.report.at_ns, 0)} UTC (certificates)")
         gates = d.once(f.pattern for f in self.digest.gates)
         if gates:
-            self.label("quality", words.join(gates, GATES_IN_HEAD) + " (see below: they limit what can be said)")
+            self.label("quality", words.join(gates, GATES_IN_HEAD) + (
+                " (see below: it limits what can be said)" if len(gates) == 1 else
+                " (see below: they limit what can be said)"))
         for note in self.report.notes:
             self.label("note", note)
-        headline = d.headline(self.report, self.digest)
-        worst = max((b.finding.severity for b in self.digest.blocks), default=None)
-        paint = self.palette.good if worst is None else self.palette.strong
-        self.out += ["", paint(headline)]
-        if self.hidden:
+        headline = d.headline(self.report, self.digest, self.hidden)
+        calm = not self.digest.blocks and not self.hidden
+        text = d.unjudged(self.report) if calm else ""
+        self.out += ["", (self.palette.good if calm and not text else self.palette.strong)(headline)]
+        if text:
+            self.out += paragraph(text, self.width)
+        if self.hidden and self.digest.blocks:
             self.out += paragraph(f"{words.count(self.hidden, 'finding')} of lower severity not shown", self.width, 0)
 
     def capture(self, c: CaptureSummary) -> None:
@@ -143,13 +148,17 @@ class _View:
             self.label("", f"{place.point}: {words.framed(place.frames)} of {self.names.get(place.path, place.path)}")
 
     def advice(self, number: int, finding: Finding, next_capture: str, told: set[str]) -> None:
-        """What to do; said once for each pattern, and referred to when it comes again."""
-        if finding.pattern in told:
+        """What to do; said once for each pattern, and referred to when it comes again.
+
+        What to do now depends on the kind of the fault: another kind of the same pattern has its own.
+        """
+        known = finding.pattern in told
+        if known and finding.mitigation in told:
             self.label("do now", f"as above for {finding.pattern}")
         else:
             self.label("do now", finding.mitigation)
-            self.label("fix", finding.fix)
-            self.label("prevent", finding.prevention)
+            self.label("fix", f"as above for {finding.pattern}" if known else finding.fix)
+            self.label("prevent", "" if known else finding.prevention)
         capture = next_capture or finding.next_capture
         if capture not in told:
             self.label("next", capture)
@@ -159,7 +168,7 @@ class _View:
         if finding.case and finding.pattern not in told:
             self.label("", f"netdiag cases show {finding.case}", whole_words=True)
             self.label("", f"netdiag lab run {finding.case}", whole_words=True)
-        told.add(finding.pattern)
+        told.update((finding.pattern, finding.mitigation))
 
     # --- what else
 

@@ -52,10 +52,10 @@ def _pair(value: int, size: int, unit: str, below: str) -> str:
 
 
 def span(first_ns: int, last_ns: int) -> str:
-    """"2026-11-22 06:08:18 – 06:10:20 UTC (2 min 2 s)"; the second date only where it differs."""
+    """"2026-11-22 06:08:18 – 06:10:20 UTC (2 min 2 s)"; the second date, or time, only where it differs."""
     first, last = utc(first_ns, 0), utc(last_ns, 0)
-    end = last[11:] if last[:10] == first[:10] else last
-    return f"{first} – {end} UTC ({duration((last_ns - first_ns) / 1e9)})"
+    end = "" if last == first else f" – {last[11:]}" if last[:10] == first[:10] else f" – {last}"
+    return f"{first}{end} UTC ({duration((last_ns - first_ns) / 1e9)})"
 
 
 def number(value: int | float) -> str:
