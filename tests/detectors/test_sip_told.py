@@ -58,7 +58,7 @@ def test_a_contact_belongs_to_who_wrote_it_and_not_to_the_proxy_that_passes_it_o
 
 def test_a_2xx_is_repeated_by_the_callee_and_not_by_the_proxy_before_it() -> None:
     finding = only(sample("route_set_lost.hit_private_contact"), "SIP-ACK-LOST")
-    assert finding.summary.startswith("203.0.113.90 repeats its 200 5 times")
+    assert finding.summary.startswith("203.0.113.90 repeats its 200 response 5 times")
 
 
 def test_an_ack_that_a_proxy_keeps_is_said_to_come_that_far() -> None:
@@ -199,3 +199,18 @@ def test_probes_whose_connections_are_reset_are_not_lost_on_the_way(tmp_path: Pa
     finding = only(analyzed(path), "SIP-OPTIONS-FLAP")
     assert f"{peer} resets 3 connections of these probes" in finding.reasons
     assert not finding.occurrences[0].absence
+
+
+@pytest.mark.parametrize("name", ["auth_loop.hit", "auth_loop.hit_other_realm"])
+def test_what_a_finding_says_is_not_its_own_alternative(name: str) -> None:
+    finding = only(sample(name), "SIP-AUTH-LOOP")
+    assert [a.title for a in finding.alternatives] == [
+        "something on the way changes the request URI or the credentials"]
+    assert "balancer:" not in finding.next_capture
+
+
+def test_nobody_is_told_to_correct_a_record_route_by_the_source_of_a_packet() -> None:
+    route = only(sample("contact_private.hit_record_route"), "SIP-CONTACT-PRIVATE")
+    contact = only(sample("contact_private.hit_bye"), "SIP-CONTACT-PRIVATE")
+    assert "fix_nated_contact" not in route.mitigation
+    assert "fix_nated_contact" in contact.mitigation

@@ -14,7 +14,7 @@ import pytest
 
 from netdiag import engine
 from netdiag.model import Confidence, Detection, Finding, Report, Status
-from netdiag.registry import detector, get, settings
+from netdiag.registry import detector, get, patterns, settings
 from netdiag.tables.reader import open_captures
 
 TESTS = Path(__file__).parents[1]
@@ -339,3 +339,25 @@ def test_the_only_stretch_of_a_short_stream_is_as_long_as_the_stream(tmp_path: P
     finding = only(analyzed(tmp_path / "short.pcap", select="RTP-JITTER"), "RTP-JITTER")
     assert " 5 of 60 packets in 1.8 s are more than 60 ms late" in finding.summary
     assert "bad stretches of up to 5 s: 1 of 1;" in finding.reasons[0]
+
+
+@pytest.mark.parametrize(("sample", "pattern", "word"), [
+    ("tls/version_mismatch.hit", "TLS-VERSION-MISMATCH", "old clients"),
+    ("tls/version_mismatch.hit_downgrade", "TLS-VERSION-MISMATCH", "lowers the version"),
+    ("tls/version_mismatch.hit_client_refuses", "TLS-VERSION-MISMATCH", "at the server"),
+    ("tls/version_mismatch.hit_too_new", "TLS-VERSION-MISMATCH", "at the server"),
+    ("tls/cert_expired.hit_client_certificate", "TLS-CERT-EXPIRED", "on this client"),
+    ("ice/turn_fail.hit_quota", "ICE-TURN-FAIL", "quota"),
+    ("ice/turn_fail.hit_forbidden", "ICE-TURN-FAIL", "address range"),
+    ("ice/turn_fail.hit_permission", "ICE-TURN-FAIL", "before 300 s")])
+def test_what_to_do_now_fits_the_kind_of_the_fault(sample: str, pattern: str, word: str) -> None:
+    assert word in only(analyzed(SAMPLES / f"{sample}.pcap"), pattern).mitigation
+
+
+def test_texts_name_no_pattern_that_does_not_exist() -> None:
+    known = set(patterns())
+    families = "|".join(sorted({name.partition("-")[0] for name in known}))
+    for folder in ("sip", "tls", "ice"):
+        for path in sorted((SAMPLES.parents[1] / "src" / "netdiag" / "detectors" / folder).glob("*.py")):
+            named = set(re.findall(rf"\b(?:{families})(?:-[A-Z0-9]+)+\b", path.read_text(encoding="utf-8")))
+            assert named <= known, path

@@ -32,6 +32,7 @@ class Dialog:
     callee_contact: str = ""
     cseq: int = 1
     branches: int = field(default=0)
+    callee_tag: str = "callee1"
 
     def branch(self) -> str:
         return f"z9hG4bK{self.call_id.split('@')[0]}{self.branches}"
@@ -41,7 +42,7 @@ class Dialog:
         if new_branch:
             self.branches += 1
         src, sp, dst, dp = self._path(from_caller)
-        tags = ("caller1", "callee1") if from_caller else ("callee1", "caller1")
+        tags = ("caller1", self.callee_tag) if from_caller else (self.callee_tag, "caller1")
         uris = (self.caller_uri, self.callee_uri) if from_caller else (self.callee_uri, self.caller_uri)
         number = self.cseq if cseq is None else cseq
         to = f"<{uris[1]}>" + (f";tag={tags[1]}" if to_tag else "")
@@ -56,7 +57,7 @@ class Dialog:
     def response(self, at: float, status: int, reason: str, method: str = "INVITE", *, to_caller: bool = True,
                  body: str = "", cseq: int | None = None, extra: str = "", to_tag: bool = True) -> int:
         dst, dp, src, sp = self._path(to_caller)
-        tags = ("caller1", "callee1") if to_caller else ("callee1", "caller1")
+        tags = ("caller1", self.callee_tag) if to_caller else (self.callee_tag, "caller1")
         uris = (self.caller_uri, self.callee_uri) if to_caller else (self.callee_uri, self.caller_uri)
         number = self.cseq if cseq is None else cseq
         to = f"<{uris[1]}>" + (f";tag={tags[1]}" if to_tag and status > 100 else "")

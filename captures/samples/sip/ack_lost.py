@@ -7,6 +7,7 @@ CALLER, CALLEE, PRIVATE, PROXY = "203.0.113.140", "198.51.100.30", "10.20.0.15",
 REPEATS = (0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5)  # RFC 3261 §13.3.1.4
 
 HIT_FRAMES = {"hit": list(range(4, 16)), "hit_ignored": list(range(4, 27)),
+              "hit_fork": list(range(5, 17)),
               "hit_kept_by_proxy": sorted([*range(4, 37, 3), *range(6, 37, 3), 37]),
               "hit_two_points": {"callee": list(range(4, 16)), "caller": list(range(4, 17))}}
 ALSO = ("SIP-CONTACT-PRIVATE",)
@@ -71,6 +72,28 @@ def hit_kept_by_proxy():
     return wire.sorted()
 
 
+def _fork(acknowledged: bool) -> Wire:
+    """Two phones behind a proxy answer the same INVITE; the second one's 200 is acknowledged, or never."""
+    wire = Wire()
+    first, second = (Dialog(wire, CALLER, PROXY, callee_contact=f"sip:bob@198.51.100.{host}:5060", callee_tag=tag)
+                     for host, tag in ((30, "phone1"), (31, "phone2")))
+    first.request(0.0, "INVITE", body=sdp(CALLER, 16000))
+    second.branches = first.branches
+    first.response(0.01, 100, "Trying")
+    _ok(first, (0.0,))
+    _ack(first, 2.01, "sip:bob@198.51.100.30:5060")
+    _ok(second, REPEATS[:2] if acknowledged else REPEATS, 2.1)
+    if acknowledged:
+        _ack(second, 2.65, "sip:bob@198.51.100.31:5060")
+    second.bye(34.2, by_caller=False)
+    return wire
+
+
+def hit_fork():
+    """The caller acknowledges the first phone that answers, and not the second."""
+    return _fork(False).sorted()
+
+
 def hit_two_points():
     """Next to the caller the ACK leaves for the private address of the Contact; it never is at the callee."""
     near, far = Wire(), Wire()
@@ -111,6 +134,11 @@ def near_miss_refused():
         dialog.response(2.0 + at, 486, "Busy Here")
     Dialog(wire, CALLER, CALLEE, call_id="call-9@a.example").answered(40.0, sdp(CALLER, 16000), sdp(CALLEE, 17000))
     return wire.sorted()
+
+
+def near_miss_fork():
+    """Condition: a branch without an ACK. The caller acknowledges both phones, the second one after a repetition."""
+    return _fork(True).sorted()
 
 
 def near_miss_capture_ends():

@@ -31,6 +31,7 @@ from typing import Any
 import polars as pl
 
 from netdiag.detectors.ice._credentials import ended
+from netdiag.detectors.ice._turn_cures import DO_NOW, LAPSED, TOLD
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -197,7 +198,7 @@ class _Context:
             scope={"destination.ip": first["server"], "stun.error": code},
             flows=tuple(sorted({row["flow"] for row in several})),
             keys=frozenset({f"host:{first['client']}", f"host:{first['server']}"}), start_ns=first["first_ns"],
-            end_ns=last["response_ns"])
+            end_ns=last["response_ns"], mitigation=DO_NOW.get(code, ""), next_capture=TOLD)
 
     def lapses(self, peer: TurnPeer, slack: float) -> Iterator[_Lapse]:
         """Grants whose end is the end of the peer's data, while the client goes on; the first that fits."""
@@ -250,6 +251,6 @@ class _Context:
             confidence=Confidence.PROBABLE, reasons=tuple(reasons),
             evidence=self._tables.evidence(cited, facts) if detailed else (), scope={"destination.ip": peer.server},
             flows=(peer.flow,), keys=frozenset({f"host:{peer.client}", f"host:{peer.server}", f"host:{peer.peer}"}),
-            absence=True, constant=age, start_ns=lapse.granted_ns, end_ns=lapse.sent_ns,
+            absence=True, mitigation=LAPSED, constant=age, start_ns=lapse.granted_ns, end_ns=lapse.sent_ns,
             alternatives=(Alternative("the peer stopped sending at that moment", f"its data ends {abs(off):.1f} s off",
                                       "the client goes on as if it had not"),))

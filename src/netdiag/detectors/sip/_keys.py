@@ -128,7 +128,7 @@ def _unlike(offer: Section, answer: Section) -> Iterator[tuple[str, str, str]]:
     keyed = bool(answer.crypto or answer.fingerprint)
     if not keyed and (offer.crypto or offer.fingerprint):
         how = " or ".join(n for n, there in (("a=crypto", offer.crypto), ("a=fingerprint", offer.fingerprint)) if there)
-        yield "the answer has no key", f"the offer has {how}, the answer neither", "RFC 4568 §5.1.2, RFC 5763 §5"
+        yield "the answer has no key", f"the offer has {how}, the answer has none", "RFC 4568 §5.1.2, RFC 5763 §5"
     elif keyed and (offer.crypto or offer.fingerprint) and not (
             (answer.crypto and offer.crypto) or (answer.fingerprint and offer.fingerprint)):
         names = [_protection(s)[0] for s in (offer, answer)]

@@ -5,7 +5,8 @@ T1, 32 s (RFC 3261 §13.3.1.4); most then send BYE. "All calls drop at half a mi
 is a request of its own, sent to the Contact of the 2xx along the recorded route (§13.2.2.4), so a wrong Contact or a
 missing Record-Route leads it astray while everything before it went well. Where an ACK is seen, its destination says
 which: another host than the one that repeats, the right one, to which it then does not get through, or a proxy on
-the way of the INVITE that does not pass it on.
+the way of the INVITE that does not pass it on. Where two branches of a forked INVITE are answered, each 2xx wants an
+ACK of its own (§13.2.2.4); they are told apart by their To tags.
 
 **What lifts the suspicion.** A BYE 32 s after the first 2xx, or ACKs that come to a proxy and do not leave it
 (probable). A second capture point that shows the ACK
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from netdiag.detectors.sip import _branches
 from netdiag.model import (
     Alternative,
     Confidence,
@@ -36,6 +38,7 @@ from netdiag.model import (
     found,
     not_applicable,
     number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import endpoint, routable
@@ -64,6 +67,8 @@ PATTERN = Pattern(
 
 CUT_S, CUT_TOLERANCE_S = 32.0, 1.0
 """64 times T1 (RFC 3261 §13.3.1.4); tolerance of a constant below 60 s (practice)."""
+FORKED = ("Ring one phone after the other, so that one branch answers: the caller must acknowledge each, and end "
+          "those that it does not want with BYE.")
 DETAILED = 200
 """Calls that are looked at closely; the others of a flood are counted (practice)."""
 
@@ -73,7 +78,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     answered = tables.transactions.filter((pl.col("method") == "INVITE") & pl.col("status").is_between(200, 299))
     if not len(answered):
         return not_applicable("no answered INVITE in this capture")
-    repeated = answered.filter(pl.col("final_sends") >= settings["min_sends"])
+    repeated = pl.concat([answered, _branches.others(tables, answered, settings["min_sends"])]).filter(
+        pl.col("final_sends") >= settings["min_sends"])
     if not len(repeated):
         return clear(f"{number_of(len(answered), 'answered INVITEs')}; the 2xx of none was sent "
                      f"{settings['min_sends']:.0f} times")
@@ -109,6 +115,8 @@ class _Series:
     """ACKs on the way to another host."""
     kept: list[SipMessage]
     """ACKs on the way to a proxy before the host that repeats; none is seen to leave it."""
+    branches: int
+    """Other branches of a fork whose 2xx is acknowledged here."""
 
 
 class _Context:
@@ -136,8 +144,10 @@ class _Context:
 
     def _series(self, t: Transaction) -> _Series | None:
         """None when the ACK came in time, or the capture does not show that it did not."""
-        finals = [m for i in t.response_messages if (m := self._messages[i]).status == t.status]
-        acks = [m for m in self._acks.get((t.point, t.call_id, t.cseq), []) if m.ts_ns >= finals[0].ts_ns]
+        tag = self._messages[t.final_message or 0].to_tag
+        finals = [m for i in t.response_messages if (m := self._messages[i]).status == t.status and m.to_tag == tag]
+        every = self._acks.get((t.point, t.call_id, t.cseq), [])
+        acks = [m for m in every if m.ts_ns >= finals[0].ts_ns and m.to_tag == tag]
         arriving = [m for m in acks if m.destination == t.server]
         after = sum(1 for m in finals if arriving and m.ts_ns > arriving[0].ts_ns)
         call = self._calls.get((t.point, t.call_id), (None, None, None))
@@ -151,7 +161,7 @@ class _Context:
         others = [] if arriving else [m for m in acks if m.source != t.server]
         proxies = {server for server, final in self._path[t.point, t.call_id, t.cseq] if final > first}
         return _Series(finals, arriving, [m for m in others if m.destination not in proxies],
-                       [m for m in others if m.destination in proxies])
+                       [m for m in others if m.destination in proxies], len({m.to_tag for m in every} - {tag}))
 
     def occurrence(self, t: Transaction, detailed: bool) -> Occurrence | None:
         series = self._series(t)
@@ -161,7 +171,8 @@ class _Context:
         contact = self._contacts[first.message]
         target = contact_host(contact) or t.server
         end_ns, bye_by, bye = self._calls.get((t.point, t.call_id), (None, None, None))
-        lasted = (end_ns - first.ts_ns) / 1e9 if end_ns is not None and bye_by else None
+        mine = bye is None or self._of_branch(bye, first.to_tag)
+        lasted = (end_ns - first.ts_ns) / 1e9 if end_ns is not None and bye_by and mine else None
         deltas = ", ".join(f"{(m.ts_ns - first.ts_ns) / 1e9:.1f}" for m in series.finals)
         confidence, reasons = Confidence.SUSPECTED, [f"the {t.status} is sent {len(series.finals)} times ({deltas} s)"]
         cited = [m.packet for m in series.finals]
@@ -183,6 +194,8 @@ class _Context:
             cited += [m.packet for m in series.kept]
         else:
             reasons.append(f"no ACK is seen at {t.point}" if len(self._tables.points) > 1 else "no ACK passes here")
+        if series.branches:
+            reasons.append("the INVITE was forked: ACKs to another branch, with another To tag, pass here")
         cut = lasted is not None and abs(lasted - CUT_S) <= CUT_TOLERANCE_S
         if cut and bye is not None:
             confidence = Confidence.PROBABLE
@@ -208,7 +221,7 @@ class _Context:
                 "only its own side can tell"))
         return Occurrence(
             subject=t.call_id, group=(target,),
-            summary=f"{t.server} repeats its {t.status} {len(series.finals)} times; the ACK "
+            summary=f"{t.server} repeats its {t.status} response {times(len(series.finals))}; the ACK "
                     + (f"comes to {series.kept[0].destination} only" if series.kept else f"should go to {target}")
                     + (f", and the call ends after {lasted:.1f} s." if lasted is not None else "."),
             confidence=confidence, reasons=tuple(reasons),
@@ -217,7 +230,12 @@ class _Context:
             scope={"sip.contact": target, "destination.ip": t.server}, flows=(first.flow,),
             keys=frozenset({f"call:{t.call_id}", f"host:{t.server}"}), absence=not away and not series.kept,
             clock=timed, constant=lasted if cut else None, start_ns=first.ts_ns,
-            end_ns=end_ns or series.finals[-1].ts_ns, alternatives=tuple(alternatives))
+            end_ns=end_ns or series.finals[-1].ts_ns, alternatives=tuple(alternatives),
+            mitigation=FORKED if series.branches and not away else "")
+
+    def _of_branch(self, bye: int, tag: str | None) -> bool:
+        """Is this BYE of the dialog with that tag of the callee, and not of another branch?"""
+        return tag in self._tables.sip.select("from_tag", "to_tag").row(bye)
 
     def _uri(self, message: SipMessage) -> str | None:
         return detail(self._tables, message.message).uri

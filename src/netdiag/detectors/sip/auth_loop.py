@@ -78,16 +78,16 @@ PATTERN = Pattern(
     mitigation="Enter the password and the authentication user name again, or send the client to one server only.",
     fix="Make password, user name and realm agree; give all servers of a pool the same nonce secret and clock.",
     prevention="Test a login against each server of the pool by its own address.",
-    next_capture="Capture at each server behind the load balancer: which one issued the nonce, which one refuses it?",
+    next_capture="Capture at the server, or at each one behind a load balancer, and read its log: why is it refused?",
     settings=(Setting("min_refused", 2, "requests", "practice: one refusal may be an old nonce"),
               Setting("late_answer", 5, "s", "practice: a client that has its password answers in milliseconds"),
               Setting("max_users", 20, "users", "practice: one address that tries more, all in vain, is a scanner")),
 )
 
+POOL = "Capture at each server behind the load balancer: which one issued the nonce, which one refuses it?"
 DETAILED = 200
 """Users whose rounds are listed; the others of a flood are counted (practice)."""
 GUESSED = (SECRET, NONE, REALM)
-_SPEAKS_FOR = {SECRET: "each nonce is fresh", REALM: "the realm of the credentials is not that of the challenge"}
 _SPEAKS_AGAINST = {STALE: "the server itself calls the nonce the reason",
                    FOREIGN: "each server refuses what another one issued",
                    TURNS: "the same credentials are accepted at other times"}
@@ -231,7 +231,8 @@ def _occurrence(tables: Tables, key: Key, kind: str, run: list[AuthRound], pool:
         scope={"source.ip": client, "destination.ip": servers[0], "sip.auth.realm": realm},
         flows=tuple({int(f) for f in tables.sip["flow"].gather([r.request for r in run])}),
         keys=frozenset({f"aor:{user}", *calls, *(f"host:{s}" for s in servers)}),
-        start_ns=run[0].at_ns, end_ns=run[-1].at_ns, mitigation=DO_NOW[group[1]], alternatives=(
+        start_ns=run[0].at_ns, end_ns=run[-1].at_ns, mitigation=DO_NOW[group[1]],
+        next_capture=POOL if group[1] in (FOREIGN, TURNS, STALE, OLD) else "", alternatives=(
             *expired, *_others(kind, uris), *forgets))
 
 
@@ -240,7 +241,9 @@ def _others(kind: str, uris: list[str]) -> tuple[Alternative, ...]:
         return (Alternative("the server should know this client by its address, and does not",
                             "the client never shows that it has an account", ""),)
     against = _SPEAKS_AGAINST.get(kind, "")
+    covered = f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell"
+    changed = Alternative("something on the way changes the request URI or the credentials", covered, against)
+    if kind in (SECRET, REALM):  # that they differ is the finding itself
+        return (changed,)
     return (Alternative("password, user name or realm differ between client and server",
-                        _SPEAKS_FOR.get(kind, "it would be refused in the same way"), against),
-            Alternative("something on the way changes the request URI or the credentials",
-                        f"the digest covers the URI {uris[0]}" if uris else "only the client's side can tell", against))
+                        "it would be refused in the same way", against), changed)

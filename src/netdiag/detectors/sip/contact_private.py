@@ -55,13 +55,16 @@ PATTERN = Pattern(
                 Reference("RFC 1918 §3"), Reference("RFC 6598 §7")),
     filter='sip.Contact || sip.Record-Route || sip.Method == "ACK" || sip.Method == "BYE" || sip.Method == "PRACK"',
     mitigation="Have the server replace the Contact by the source of the packet (fix_nated_contact, nat helper).",
-    fix="Configure the external signalling address of the PBX or container that writes this address.",
-    prevention="Check the Contact of outgoing messages in tests: no address that the other side cannot reach.",
+    fix="Configure the external signalling address of the PBX, proxy or container that writes this address.",
+    prevention="Check Contact and Record-Route of outgoing messages in tests: no address that the others cannot reach.",
     next_capture="Capture at the side that sends to this address: where do its ACK and BYE go? Does ICMP come back?",
     explains=("SIP-ACK-LOST", "SIP-DIALOG-481", "SIP-PRACK-TIMEOUT"),
     settings=(Setting("min_sends", 3, "sends", "practice: 1.5 s of Timer E; fewer is loss"),),
 )
 
+RECORDED = ("Have the proxy record the address that this side can reach; where it stands in two networks, one for each "
+            "(RFC 5658).")
+"""What helps at once where a Record-Route names the address: nobody may correct that one by the source of a packet."""
 DETAILED = 200
 """Dialogs that are looked at closely; the others of a flood are counted (practice)."""
 _CALL = ["point", "call_id"]
@@ -215,6 +218,7 @@ class _Context:
             scope={"source.ip": source, "sip.contact": named.host},
             flows=(int(self._flow[message]), *sorted(flows)),
             keys=frozenset({f"call:{t.call_id}"}), absence=confidence < Confidence.CONFIRMED,
+            mitigation=RECORDED if named.header != "Contact" else "",
             start_ns=t.first_ns, end_ns=max([t.last_ns, *(f.last_ns for f in failed)]), alternatives=(
                 Alternative("the requests get lost on the way for another reason", "it would look the same from here",
                             "ICMP says that the address is the reason" if errors else

@@ -216,8 +216,8 @@ def _occurrence(tables: Tables, d: _Denied, alike: int, detailed: bool) -> Occur
         [d.setup.message, *t.request_messages, d.final.message, *d.elsewhere]).to_list() + packets
     return Occurrence(
         subject=t.call_id, group=(host,), severity=None if d.moved or alike >= MANY else Severity.MEDIUM,
-        summary=f"{host} answers {t.method} with {t.status}; the call was set up {lasted:.1f} s before by "
-                f"{d.setup.source}.",
+        summary=f"{host} answers {t.method} with {t.status}; the call was set up {lasted:.1f} s before, "
+                + (f"by {d.setup.source}." if d.setup.source != host else "at this very address."),
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence(cited, {"sip.call_id": t.call_id, "sip.status": t.status or 0, "sip.method": t.method,
                                          "destination.ip": host}) if detailed else (),

@@ -68,6 +68,9 @@ PATTERN = Pattern(
     explains=("SIP-INVITE-TIMEOUT",),
 )
 
+UNHEARD = ("Send calls by another route while the peer is silent, and mark it down only after several failed probes in "
+           "a row.")
+"""What helps at once where no answer comes late: waiting longer would change nothing."""
 DETAILED, SPELLS = 50, 50
 """Pairs of prober and peer that are looked at closely, and failures compared with calls and other points (practice)."""
 
@@ -162,7 +165,7 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[Probe])
         reasons.append(elsewhere)
     times = [s for p in series if p.up and (s := p.transaction.response_s) is not None]
     delays = list(dict.fromkeys(f"{s * 1000:.3g} ms" for s in (median(times), max(times)))) if times else []
-    reasons.append(f"answers take {', the slowest '.join(delays)}" if delays else "no answer has a known delay")
+    reasons.append(f"answers in time take {', the slowest '.join(delays)}" if delays else "no answer has a known delay")
     cited = [m for t in down for m in (*t.request_messages, *t.response_messages)]
     cited += [m for a, b in pairwise(series) if b.up and not a.up
               for m in (b.transaction.request_messages[0], b.transaction.response_messages[0])]
@@ -176,6 +179,7 @@ def _occurrence(tables: Tables, settings: dict[str, float], series: list[Probe])
         evidence=tables.evidence(packets, {"sip.method": "OPTIONS", "destination.ip": first.server}),
         scope={"source.ip": first.client, "destination.ip": first.server}, flows=flows,
         keys=frozenset({f"host:{first.server}"} | {f"call:{t.call_id}" for t in down[:20]}),
+        mitigation="" if late or good else UNHEARD,
         absence=silent > resets and not codes and not elsewhere, clock=bool(elsewhere),
         start_ns=down[0].first_ns, end_ns=down[-1].last_ns, alternatives=(
             Alternative("the peer is too busy to answer in time", "its own 503 says so" if 503 in codes else

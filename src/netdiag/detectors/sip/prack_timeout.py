@@ -36,6 +36,7 @@ from netdiag.model import (
     found,
     not_applicable,
     number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.contacts import contact_host
@@ -153,8 +154,8 @@ class _Context:
                        if m.cseq == first.cseq and m.cseq_method == "INVITE" and m.point == first.point)
         if accepted or (arriving and len(after) < self._settings["min_sends"]):
             return None
-        times = ", ".join(f"{(m.ts_ns - first.ts_ns) / 1e9:.1f}" for m in sent)
-        reasons = [f"the {first.status} with RSeq {rseq} is sent {len(sent)} times ({times} s)"]
+        moments = ", ".join(f"{(m.ts_ns - first.ts_ns) / 1e9:.1f}" for m in sent)
+        reasons = [f"the {first.status} with RSeq {rseq} is sent {len(sent)} times ({moments} s)"]
         packets, confidence, away = [m.packet for m in sent], Confidence.PROBABLE, False
         here = [m for m in pracks if m.point == first.point and m not in arriving]
         there = [m for m in right if m.point != first.point]
@@ -182,8 +183,8 @@ class _Context:
             confidence = Confidence.CONFIRMED
             reasons.append(f"{end.status} ends the call {lasted:.1f} s after the first send (64 times T1)")
             packets.append(end.packet)
-        return _Fault("no PRACK stops the repetition", first, f"repeats its {first.status} {len(sent)} times and gets "
-                      "no PRACK for it" + (f"; the call fails after {lasted:.1f} s" if cut else ""),
+        return _Fault("no PRACK stops the repetition", first, f"repeats its {first.status} response {times(len(sent))} "
+                      "and gets no PRACK for it" + (f"; the call fails after {lasted:.1f} s" if cut else ""),
                       confidence, tuple(reasons), tuple(packets), absence=not (away or arriving or cut),
                       constant=lasted if cut else None, end_ns=(end or sent[-1]).ts_ns)
 

@@ -44,6 +44,7 @@ from netdiag.model import (
     found,
     not_applicable,
     number_of,
+    times,
 )
 from netdiag.tables import Tables
 from netdiag.tables.addresses import endpoint, realm, routable
@@ -64,7 +65,7 @@ PATTERN = Pattern(
     mitigation="Let the proxy record its route on every INVITE; with two networks or transports, twice.",
     fix="Correct the element that drops or rewrites Record-Route or Route, or does not obey them.",
     prevention="Use session timers (RFC 4028), which end calls whose BYE was lost; test ACK and BYE through each path.",
-    next_capture="Capture at the proxy: does it see the ACK and the BYE of the call?",
+    next_capture="Capture at the proxy: does it see the ACK, the PRACK and the BYE of the call?",
     settings=(Setting("min_sends", 4, "sends", "practice: 3.5 s of Timer E"),
               Setting("min_2xx", 3, "sends", "practice: the 2xx and two repetitions, 1.5 s")),
     explains=("SIP-CONTACT-PRIVATE", "SIP-ACK-LOST", "SIP-PRACK-TIMEOUT"),
@@ -165,7 +166,8 @@ class _Context:
             return None
         confidence = Confidence.PROBABLE if past else Confidence.SUSPECTED
         proxies = sorted(p for p in passed if realm(p) != "name") or sorted(passed)
-        what = "the 2xx goes on coming" if request.method == "ACK" else f"{t.sends} sends, no response of any kind"
+        what = ("the 2xx goes on coming" if request.method == "ACK" else
+                f"sent {times(t.sends)}, no response of any kind")
         reasons = [f"the INVITE came by {', '.join(proxies)} ({len(way.invites[0][1].via)} Via)", wrong, what]
         missed = self._missed_at(request, way, proxies) if past else ""
         if missed:

@@ -72,7 +72,7 @@ class Shown:
         return all(c.not_before_ns <= at_ns <= c.not_after_ns for c in self.certs)
 
     def names_fit(self, sni: str | None) -> bool:
-        """A refused name has reasons of its own (TLS-NAME-MISMATCH)."""
+        """A refused name has reasons of its own (a name mismatch is no pattern here)."""
         return self.by == "client" or not sni or self.leaf.covers(sni)
 
 

@@ -13,9 +13,9 @@ alert 48 is *probable*: this client's store is older than the root. Where the ro
 Which roots count as known: those of `--ca-file`, else the public list of the certifi package.
 
 **What looks alike and is not it.** A gap in the list has the same alert and another cure: TLS-CHAIN-INCOMPLETE. A
-private PKI whose peers are content is no fault. Other clients that take the same bytes with a cross certificate among
-them: TLS-CHAIN-CROSSROOT. The same server with another issuer on another network: TLS-INTERCEPTION. Expired
-certificates and names that do not fit explain 42 and 46 by themselves.
+private PKI whose peers are content is no fault. Where other clients take the same bytes with a cross certificate among
+them, the path building of this client is at fault; where the same server has another issuer on another network,
+something on the path opens TLS. Expired certificates and names that do not fit explain 42 and 46 by themselves.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         refused = trust.telling(verdict, refused)
         if verdict.kind == trust.LONE_LEAF and refused.height:
             undecided = f"{tls.servers(item.sessions)}: {trust.UNDECIDED.format(verdict.anchor)}"
-        split = verdict.crossed and item.accepted  # same bytes, two path builders: TLS-CHAIN-CROSSROOT
+        split = verdict.crossed and item.accepted  # same bytes, two path builders
         if verdict.kind not in TITLES or split or not refused.height:
             continue
         made = list(_occurrences(tables, item, verdict, refused))
@@ -118,7 +118,7 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
         confidence = Confidence.SUSPECTED
     elif verdict.kind != trust.COMPLETE and says == tls.UNKNOWN_CA:
         confidence = Confidence.CONFIRMED
-    alternatives = [Alternative("TLS is opened and signed again on the path (TLS-INTERCEPTION)",
+    alternatives = [Alternative("TLS is opened and signed again on the path (an inspecting proxy)",
                                 "the issuer is not a public one" if verdict.private else "nothing",
                                 "no second network or point shows another issuer for this server")]
     if verdict.kind == trust.OPEN:

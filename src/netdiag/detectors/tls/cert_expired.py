@@ -16,9 +16,9 @@ information. Either limit alone is wrong: 14 days is always true of six-day cert
 one.
 
 **What looks alike and is not it.** An expired cross certificate, or one that is on no path, does no harm while
-another path holds: whoever refuses it is an old path builder (TLS-CHAIN-CROSSROOT). The dates of a self-signed root
+another path holds: whoever refuses it is an old path builder. The dates of a self-signed root
 that is sent along do not count (RFC 5280 §6.1: a trust anchor is no part of the path). Alert 45 for a chain without
-an expired certificate speaks of an expired root in the client's store, or of its clock (TLS-CERT-NOTYET). A capture
+an expired certificate speaks of an expired root in the client's store, or of its clock. A capture
 clock that stands years before the certificates were made cannot judge dates; `--at-time` can.
 """
 
@@ -72,6 +72,7 @@ PATTERN = Pattern(
 
 REFUSALS = (tls.CERTIFICATE_EXPIRED, tls.BAD_CERTIFICATE, tls.CERTIFICATE_UNKNOWN, tls.CLOSED)
 
+CLIENT = "Install the renewed certificate on this client, and let it connect again."
 BEHIND = "the clock of the capture looks wrong: other certificates in it start years later"
 
 
@@ -159,6 +160,7 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
             alternatives=(Alternative(
                 "the clock of the capturing host is ahead", "dates are compared with packet times",
                 "the other side refused as well" if refused.height else "no peer refused"),),
+            mitigation=CLIENT if item.by == "client" else "",
             next_capture=_next(session) if item.by == "server" else "")
 
 
@@ -208,7 +210,7 @@ def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:
             alternatives=(
                 Alternative(f"the clock of the {session['judge']} is wrong", "only its own clock decided",
                             "not visible in these packets"),
-                Alternative("an expired root or cross certificate on the path it chose (TLS-CHAIN-CROSSROOT)",
+                Alternative("an expired root or cross certificate on the path it chose",
                             "path building is the verifier's", "other clients of the server would be served")))
 
 

@@ -17,8 +17,8 @@ them to; RFC 8446 §4.4.2 does. Told with low severity unless somebody refuses.
 
 **What looks alike and is not it.** An omitted root is right. A chain up to a root that the client lacks has the same
 alert and another cure (TLS-CA-UNKNOWN). A private PKI whose peers are content is nobody's business. Alert 45 speaks
-of dates (TLS-CERT-EXPIRED, TLS-CHAIN-CROSSROOT), 42 or 46 for a name that the certificate does not cover of
-TLS-NAME-MISMATCH.
+of dates (TLS-CERT-EXPIRED, or an expired root on the path that the client chose), 42 or 46 for a name that the
+certificate does not cover speaks of that name.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ fails, and at once succeeds with a lower version where nobody succeeds with the 
 the path that cannot bear the higher offer: *suspected*, from the second time on *probable*.
 
 **What looks alike and is not it.** Version 1.0 in the record header and 1.2 in the hello are normal for TLS 1.3 (RFC
-8446 §5.1, §4.1.2). Alert 40 within a common version is about ciphers (TLS-CIPHER-MISMATCH), after a
-CertificateRequest about certificates. Alert 70 from the client without a ServerHello answers clear text
-(TLS-PLAINTEXT-PORT). A scanner offers one server many versions in a short time and fails by design.
+8446 §5.1, §4.1.2). Alert 40 within a common version is about ciphers, after a CertificateRequest about certificates.
+Alert 70 from the client without a ServerHello answers clear text. A scanner offers one server many versions in a short
+time and fails by design.
 """
 
 from __future__ import annotations
@@ -68,6 +68,15 @@ HANDSHAKE_FAILURE, ILLEGAL_PARAMETER, PROTOCOL_VERSION, INAPPROPRIATE_FALLBACK =
 SSL30, TLS12 = 0x0300, 0x0303
 NAMES = {0x0200: "SSL 2.0", 0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2",
          0x0304: "TLS 1.3"}
+
+NEWER = "Switch a version that this client offers on at the server, or put a proxy in front of it that has one."
+DO_NOW = {
+    "downgrade": "Find what stands between the two (inspecting proxy, load balancer) and lowers the version; take this "
+                 "client past it.",
+    "fallback": "Find why the client's first try failed: that failure, and not the version, is the fault.",
+    "intolerant": "Set the highest version of this client, or of the server, to the one that works, until the box that "
+                  "cannot bear the higher offer is updated."}
+"""What helps at once where the server does not simply want more than the client has."""
 
 PEER = ("point", "client", "server", "server_port")
 SERVER = ("server", "server_port")
@@ -161,14 +170,14 @@ def _occurrences(tables: Tables, hellos: pl.DataFrame, met: pl.DataFrame) -> Ite
     for number, h in enumerate(met.iter_rows(named=True)):
         where = h["server"], h["server_port"]
         others = ", ".join(_name(v) for v in accepted.get(where, ()) if v is not None)
-        offer = " to ".join(dict.fromkeys(
+        offer = "–".join(dict.fromkeys(
             _name(v) for v in ((h["lowest"],) if h["lowest"] is not None else ()) + (h["client_max_version"],)))
         kind, what = h["kind"], _ended(h)
         confidence, why = _grade(kind, h, times.get(where, 0))
         foreign = _foreign(tables, h)
         alternatives = [Alternative("a device on the path ended it", foreign, "nothing here")] if foreign else []
         if kind == "apart":
-            alternatives.insert(0, Alternative("no cipher suite in common (TLS-CIPHER-MISMATCH)",
+            alternatives.insert(0, Alternative("no cipher suite in common",
                                                "old clients offer old suites too", "the versions are apart already"))
         packets = [h["client_hello_packet"], h["server_hello_packet"],
                    h["close_packet"] if h["alert_packet"] is None else h["alert_packet"]]
@@ -185,7 +194,14 @@ def _occurrences(tables: Tables, hellos: pl.DataFrame, met: pl.DataFrame) -> Ite
             title={"fallback": "Client falls back to a lower TLS version without need",
                    "downgrade": "TLS version was lowered on the way",
                    "intolerant": "A higher TLS version offer is not tolerated"}.get(kind, ""),
-            severity=Severity.MEDIUM if kind in ("fallback", "intolerant") else None, alternatives=tuple(alternatives))
+            severity=Severity.MEDIUM if kind in ("fallback", "intolerant") else None, alternatives=tuple(alternatives),
+            mitigation=DO_NOW.get(kind, "") or (NEWER if _too_new(h) else ""))
+
+
+def _too_new(h: dict[str, object]) -> bool:
+    """Is it the server whose versions are too low? Then the client refuses, or offers nothing that low."""
+    lowest, ceiling = h["lowest"], h["ceiling"]
+    return h["alert_by"] == "client" or (isinstance(lowest, int) and isinstance(ceiling, int) and lowest > ceiling)
 
 
 def _family(kind: str) -> tuple[str, ...]:
