@@ -137,3 +137,11 @@ def test_copies_cap_nothing() -> None:
     (occurrence,) = finding.occurrences
     assert occurrence.flows == ()
     assert "capture.point" not in occurrence.scope
+
+
+def test_clocks_compared_in_one_direction_alone_are_told_with_both_bounds() -> None:
+    paths = [(point, str(SAMPLES / "cap" / f"clock.hit_one_direction.{point}.pcap")) for point in ("near", "far")]
+    (finding,) = engine.analyze(open_captures([], paths), select=["CAP-CLOCK"]).findings
+    low, high = sorted(abs(float(n)) for n in finding.limitations[0].removesuffix(" s.").split()[-3::2])
+    assert high - low > 0.9
+    assert f"{low:.3f} to {high:.3f} s " in finding.summary

@@ -188,3 +188,31 @@ def test_another_point_does_not_prove_that_unevenness_of_all_is_the_networks(
     finding, = (f for f in engine.analyze(open_captures([], points)).findings if f.pattern == "RTP-JITTER")
     assert finding.confidence is confidence
     assert any("at near the same packets come evenly" in reason for reason in finding.reasons)
+
+
+def test_loss_besides_what_the_capture_lost_is_told_without_its_shape() -> None:
+    finding, = (f for f in analyzed(SAMPLES / "rtp" / "loss.hit_besides_the_capture.pcap").findings
+                if f.pattern == "RTP-LOSS")
+    assert finding.confidence is Confidence.PROBABLE
+    assert "(5 in 12 s)" in finding.occurrences[0].summary
+    assert "more are missing here, which passed: see CAP-LOSS" in finding.reasons
+    assert not any("runs of missing" in reason for reason in finding.reasons)
+
+
+def test_a_stream_that_lacks_packets_is_not_called_whole(tmp_path: Path) -> None:
+    wire = network.Wire()
+    at = rtp.call(wire, 13.0, rtp.body(rtp.PHONE, rtp.PORT), rtp.body(rtp.GATEWAY, rtp.GATEWAY_PORT))
+    rtp.forth(wire, at + 0.02, 12.0, lost=frozenset({20, 30}))
+    for i, lost in enumerate((4, 12, 20)):
+        rtp.report(wire, 4.0 + 4 * i, about=1, lost=lost, highest=1042 + 44 * i)
+    finding, = (f for f in crafted(wire, tmp_path).findings if f.pattern == "RTP-RTCP-REMOTE-LOSS")
+    assert "of which 2 are missing at" in finding.summary
+
+
+def test_packets_that_the_interface_dropped_are_not_proved_lost_on_the_way() -> None:
+    files = [(point, str(SAMPLES / "rtp" / f"loss.hit_two_points.{point}.pcap")) for point in ("far", "near")]
+    for dropped, confidence in ((0, Confidence.CONFIRMED), (3, Confidence.SUSPECTED)):
+        tables = open_captures([], files)
+        tables.__dict__["interface_drops"] = {"far": dropped, "near": 0}
+        report = engine.analyze(tables)
+        assert [f.confidence for f in report.findings if f.pattern == "RTP-LOSS"] == [confidence]

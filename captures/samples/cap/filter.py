@@ -241,6 +241,13 @@ def near_miss_other_traffic():
     return wire.sorted()
 
 
+def near_miss_media_with_arp():
+    """Condition: nothing but what has ports. ARP is captured too: no filter on ports, media goes another way."""
+    wire = _call()
+    _who_has(wire, 0.3)
+    return wire.sorted()
+
+
 def near_miss_short_call():
     """Condition: five seconds. A call that ends after two may have no media to show."""
     return _call(seconds=2.0).sorted()

@@ -1,6 +1,7 @@
 """Samples of CAP-LOSS: packets that were on the wire and are not in the capture."""
 
 from _craft.network import Connection, Wire
+from _craft.rtp import packet
 from _craft.sip import rtcp_report, rtp
 
 CLIENT, SERVER, RELAY = "10.20.0.15", "198.51.100.20", "198.51.100.7"
@@ -16,6 +17,10 @@ HIT_FRAMES = {"hit": [7], "hit_together": [11, 13, 15], "hit_two_points": {"mirr
               "hit_rtcp": [101, 102, 146], "hit_both_directions": [101, 102, 215, 216, 349, 350],
               "hit_further_on": {"tap": [1], "server": [101, 102, 103]},
               "hit_behind_a_relay": {"tap": [1], "server": [101, 102, 103]},
+              "hit_between": {"tap": [1], "server": [98, 99, 100]},
+              "hit_worse_behind": {"tap": [1], "server": [93, 94, 95]},
+              "hit_part": {"tap": [1], "server": [40, 41, 42]},
+              "hit_again": {"tap": [1], "server": [251, 252, 253]},
               "hit_reported_elsewhere": {"server": [101, 152], "tap": [101]}}
 
 
@@ -141,10 +146,11 @@ def near_miss_share():
 
 
 def _audio(wire: Wire, counted: tuple[int, int], lost: frozenset[int] = RUN, reporter: str = SERVER,
-           first: int = 1000) -> Wire:
+           first: int = 1000, reports: tuple[float, float] = (1.99, 2.99)) -> Wire:
     """Three seconds of audio, and two reports by its receiver."""
     rtp(wire, 0.0, CLIENT, 4000, SERVER, 4000, 3.0, ssrc=FORTH, lost=lost, first=first)
-    for at, number, count in zip((1.99, 2.99), (99, 149), counted, strict=True):
+    for at, count in zip(reports, counted, strict=True):
+        number = int(at / 0.02)
         rtcp_report(wire, at, reporter, 4001, CLIENT, 4001, ssrc=BACK, about=FORTH, highest=first + number, lost=count)
     return wire
 
@@ -168,6 +174,121 @@ def hit_behind_a_relay():
     rtp(tap, 0.0, CLIENT, 4000, RELAY, 4000, 3.0, ssrc=FORTH, lost=RUN, ttl=60)
     rtp(server, 0.0, RELAY, 4010, SERVER, 4000, 3.0, ssrc=FORTH)
     return {"tap": tap.sorted(), "server": server.sorted()}
+
+
+def _sent(wire: Wire, at: float = 0.0, seconds: float = 3.0, lost: frozenset[int] = frozenset(), ttl: int = 64,
+          first: int = 1000, stamp: int = 0, ends: tuple[str, int, str, int] = (CLIENT, 4000, SERVER, 4000)) -> Wire:
+    """A stream of 20 ms packets with the numbers and time stamps that are asked for."""
+    for i in range(round(seconds / 0.02)):
+        if i not in lost:
+            wire.udp(at + i * 0.02, *ends, packet(first + i, stamp + 160 * i, FORTH, data=b"\x7f" * 20), ttl)
+    return wire
+
+
+def _at(point: str, lost: frozenset[int] = frozenset(), ttl: int = 64,
+        ends: tuple[str, int, str, int] = (CLIENT, 4000, SERVER, 4000)) -> dict[str, list]:
+    """The stream at one point."""
+    return {point: _sent(Wire(), lost=lost, ttl=ttl, ends=ends).sorted()}
+
+
+def hit_between():
+    """The phone and the server have what the tap between them lacks; the phone's own capture has most packets."""
+    return _at("phone") | _at("tap", RUN, 63) | _at("server", frozenset({30, 31, 32}), 60)
+
+
+def hit_worse_behind():
+    """The tap lacks six packets that the server has, and on the way to the server eight others are lost."""
+    return _at("tap", RUN, 63) | _at("server", frozenset(range(20, 28)), 60)
+
+
+def hit_part():
+    """The server captures one second of three, in which the tap lacks six packets."""
+    return _at("tap", RUN, 63) | {"server": _at("server", ttl=60)["server"][61:131]}
+
+
+def hit_again():
+    """The numbers that the tap lacks were used before: the stream began anew with them."""
+    points = {}
+    for point, lost, ttl in (("tap", RUN, 63), ("server", frozenset(), 60)):
+        wire = _sent(Wire(), ttl=ttl)
+        points[point] = _sent(wire, 3.0, lost=lost, ttl=ttl, stamp=24_000).sorted()
+    return points
+
+
+def near_miss_reflected():
+    """Condition: the same way. An echo test sends the packets back, and some are lost on the way back."""
+    points, back = {}, (SERVER, 4000, CLIENT, 4000)
+    for point, lost, ttls in (("near", RUN, (64, 60)), ("far", frozenset(), (60, 64))):
+        points[point] = _sent(_sent(Wire(), ttl=ttls[0]), 0.02, lost=lost, ttl=ttls[1], ends=back).sorted()
+    return points
+
+
+def near_miss_two_receivers():
+    """Condition: one end, with its port, stays the same. A relay sends the audio to the peer and to a recorder."""
+    return (_at("peer", ttl=60, ends=(RELAY, 6000, SERVER, 4000))
+            | _at("recorder", RUN, 63, (RELAY, 6002, "198.51.100.9", 4000)))
+
+
+def near_miss_around():
+    """Condition: one end, with its port, stays the same. A relay sends the audio past another one and then on."""
+    return (_at("between", ttl=62, ends=(RELAY, 6000, "198.51.100.9", 4000))
+            | _at("peer", RUN, 64, (RELAY, 6010, SERVER, 4000)))
+
+
+def near_miss_routed_copies():
+    """Condition: the point is on the way. Copies that are routed to a sensor lose hops in both directions."""
+    points = {}
+    for point, lost, ttls in (("sensor", frozenset(), (62, 58)), ("wan", RUN, (63, 60))):
+        wire = _sent(Wire(), lost=lost, ttl=ttls[0])
+        rtp(wire, 0.0, SERVER, 4000, CLIENT, 4000, 3.0, ssrc=BACK, ttl=ttls[1])
+        points[point] = wire.sorted()
+    return points
+
+
+def near_miss_new_route():
+    """Condition: TTL of the same packets. The tap comes first; the route before it grew when the server's capture
+    was over."""
+    tap = _sent(_sent(Wire(), seconds=1.0, ttl=62), 1.0, 2.0, ttl=50, first=1050, stamp=8000)
+    return {"tap": tap.sorted(), "server": _sent(Wire(), seconds=1.0, lost=frozenset(range(10, 16)), ttl=60).sorted()}
+
+
+def near_miss_another_call():
+    """Condition: the same packets. Another phone uses the same SSRC and numbers, with other time stamps."""
+    other = _sent(Wire(), ttl=60, stamp=7000, ends=("10.20.0.16", 4000, SERVER, 4000))
+    return _at("tap", RUN, 63) | {"server": other.sorted()}
+
+
+def near_miss_many_calls():
+    """Condition: one such stream there. Two calls from behind a NAT have one SSRC and the same packets."""
+    server = Wire()
+    for port in (40000, 40001):
+        _sent(server, ttl=60, ends=("192.0.2.9", port, SERVER, 4000))
+    return _at("tap", RUN, 63) | {"server": server.sorted()}
+
+
+def near_miss_reports_go_on():
+    """Condition: missing between captured packets. The server's reports go on when this capture is over."""
+    gone = frozenset(range(60, 66))
+    server = _audio(Wire(), (6, 6), lost=gone, reports=(1.5, 2.99))
+    return {"tap": _sent(Wire(), seconds=2.0, lost=gone).sorted(), "server": server.sorted()}
+
+
+def near_miss_renumbered():
+    """Condition: missing, not never sent. After hold numbers and time stamps go on elsewhere; the receiver knows."""
+    wire = _sent(_sent(Wire(), seconds=1.0), 3.0, 1.0, first=1750, stamp=0x51000000)
+    for at, highest in ((0.5, 1024), (3.99, 1799)):
+        rtcp_report(wire, at, SERVER, 4001, CLIENT, 4001, ssrc=BACK, about=FORTH, highest=highest)
+    return wire.sorted()
+
+
+def near_miss_reports_of_another_call():
+    """Condition: one reporter. Two calls have one SSRC, and the six packets are lost for the receiver of one."""
+    wire = _sent(_sent(Wire(), lost=RUN), first=9000, ends=(CLIENT, 4002, SERVER, 4002))
+    for reporter, port, first, counts in ((BACK, 4001, 1000, (0, 6)), (BACK + 1, 4003, 9000, (0, 0))):
+        for at, number, count in zip((1.99, 2.99), (99, 149), counts, strict=True):
+            rtcp_report(wire, at, SERVER, port, CLIENT, port, ssrc=reporter, about=FORTH, highest=first + number,
+                        lost=count)
+    return wire.sorted()
 
 
 def hit_reported_elsewhere():

@@ -8,7 +8,8 @@ HIT_FRAMES = {"hit": [6, 62, 130], "hit_reported": [6, 62, 125, 131], "hit_one_s
               "hit_bursts": [6, 118, 716], "hit_both_ways": [17, 20, 217, 220, 759, 762],
               "hit_all_pause": [*range(16, 22), *range(196, 202), *range(718, 724)],
               "hit_two_points": {"far": [6, 62, 130], "near": [16, 17, 27]},
-              "hit_two_points_untold": {"far": [6, 62, 130], "near": [16, 17, 27]}}
+              "hit_two_points_untold": {"far": [6, 62, 130], "near": [16, 17, 27]},
+              "hit_besides_the_capture": [6, 128, 129]}
 TOGETHER = frozenset({*range(30, 35), *range(90, 95)})
 LOST = frozenset({10, 11, 21, 35, 60, 61, 62, 90})
 
@@ -109,6 +110,20 @@ def near_miss_lost_by_the_capture():
     report(wire, 0.5, about=1, highest=1003)
     report(wire, 12.0, about=1, highest=1130)
     return wire.sorted()
+
+
+def hit_besides_the_capture():
+    """The receiver counts five lost packets, and six others passed that the capture lacks."""
+    wire = _stream(frozenset({21, 35, 61, 90, 100, *range(40, 46)}))
+    report(wire, 1.0, about=1, lost=0, highest=1005)
+    report(wire, 12.0, about=1, lost=5, highest=1127)
+    return wire.sorted()
+
+
+def near_miss_between():
+    """Condition: no point further on has them. The point before has them too, and the most packets."""
+    return {"near": _stream(frozenset()).sorted(), "tap": _stream(ttl=63).sorted(),
+            "far": _stream(frozenset({70, 71, 72}), ttl=61).sorted()}
 
 
 def near_miss_passed_here():

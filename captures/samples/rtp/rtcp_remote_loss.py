@@ -2,7 +2,7 @@
 
 from _craft.network import Wire
 from _craft.rtp import call, forth, metrics, report
-from _craft.sip import rtcp_report
+from _craft.sip import rtcp_report, rtp
 
 HIT_FRAMES = {"hit": [6, 50, 141], "hit_stands_still": [6, 57, 307], "hit_metrics": [6, 50, 141, 142],
               "hit_two_points": {"far": [6], "near": [6, 50, 141]}}
@@ -78,6 +78,17 @@ def near_miss_other_leg():
     return _reports(_stream(), shift=30000).sorted()
 
 
+def near_miss_passed_on():
+    """Condition: the reporter receives this stream. The gateway is a relay that passes on what its peer reports, and
+    the packets are lost behind it, where a second capture shows it."""
+    peer, gone = Wire(), frozenset({50, 52, 60, 61, 70, 72, 90, 91, 92, 100, 110, 111, 115})
+    rtp(peer, 0.1, "192.0.2.20", 16200, "198.51.100.30", 16300, 12.0, ssrc=1, ptime=0.09, lost=gone)
+    for i, count in enumerate((2, 8, 15)):
+        rtcp_report(peer, 4.0 + 4 * i, "198.51.100.30", 16301, "192.0.2.20", 16201, ssrc=1001, about=1,
+                    highest=1042 + 44 * i, lost=count)
+    return {"phone": _reports(_stream()).sorted(), "peer": peer.sorted()}
+
+
 def near_miss_another_host():
     """Condition: the reports come from where the stream goes to."""
     wire = _stream()
@@ -103,6 +114,14 @@ def near_miss_restart():
     forth(wire, 6.2, 6.0, ptime=0.02)
     report(wire, 1.13, about=1, highest=1049)
     report(wire, 7.2, about=1, highest=1049)
+    return wire.sorted()
+
+
+def near_miss_wraps_not_counted():
+    """Condition: the highest number stands still. This receiver does not count that the numbers wrapped."""
+    wire = _stream(12.0, ptime=0.02, first=65_336)
+    for i in range(5):
+        report(wire, 3.13 + 2 * i, about=1, highest=(65_436 + 100 * i) & 0xFFFF)
     return wire.sorted()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from netdiag.tables import rtp_loss
 from netdiag.tables.rtp import RtpSeries, RtpStream, series
 from netdiag.tables.schema import rows
 
@@ -23,6 +24,9 @@ CHANCE = 10
 PAIRS = 20
 """Pairs of opposite streams looked at first: where they share nothing, the others are not looked at (practice)."""
 
+HALF = 1 << 15
+"""Half of the sequence numbers: so far two numbers can be put in order (RFC 3550 §5.1)."""
+
 I64 = npt.NDArray[np.int64]
 
 
@@ -35,6 +39,8 @@ class Disputed:
     """Sequence numbers between two reports that the capture lacks."""
     reported: int
     """How much the receiver's count of lost packets grew meanwhile."""
+    of: int
+    """Sequence numbers between the two reports, as far as this capture goes."""
     reports: tuple[int, int]
     """Packet rows of the two reports."""
     gap: int
@@ -56,14 +62,16 @@ class Shared:
 
 
 def _reports(tables: Tables) -> pl.DataFrame:
-    """One row for each stream that its destination reports on: lists of ``report``, ``highest``, ``counted``.
+    """One row for each stream and each reporter at its destination: lists of ``report``, ``highest``, ``counted``, and
+    ``at``, the point of each report.
 
     What a receiver says holds wherever it is seen: reports of all points count, in order of the numbers they speak of.
+    Reporters are told apart by their own SSRC, since calls may share the one that they report on.
     """
     about = tables.rtcp.filter(pl.col("about_ssrc").is_not_null() & pl.col("cumulative_lost").is_not_null())
     return about.sort("highest_sequence", maintain_order=True).group_by(
-        ssrc="about_ssrc", destination="source", maintain_order=True).agg(
-        report="packet", highest="highest_sequence", counted="cumulative_lost")
+        "sender_ssrc", ssrc="about_ssrc", destination="source", maintain_order=True).agg(
+        report="packet", highest="highest_sequence", counted="cumulative_lost", at="point")
 
 
 def disputed(tables: Tables, least: float) -> Iterator[Disputed]:
@@ -78,11 +86,22 @@ def disputed(tables: Tables, least: float) -> Iterator[Disputed]:
         growth=pl.col("counted").list.last() - pl.col("counted").list.first())
     both = both.filter((pl.col("report").list.len() >= 2) & (pl.col("growth") >= 0)
                        & (pl.col("lost") - pl.col("growth") >= least)).head(STREAMS)
-    told = both.select("report", "highest", "growth").iter_rows()
-    for stream, (report, highest, growth) in zip(rows(both.select(streams.columns), RtpStream), told, strict=True):
-        found = _between(series(tables, stream), highest[0], highest[-1], tables.packets.ts[report[0]])
-        if found and found[0] - growth >= least:
-            yield Disputed(stream, found[0], growth, (report[0], report[-1]), found[1])
+    told = both.select("report", "highest", "growth", "at").iter_rows()
+    unsent = rtp_loss.renumbered(tables, both.select(streams.columns).unique("stream", maintain_order=True))
+    seen = set()
+    for stream, (report, highest, growth, at) in zip(rows(both.select(streams.columns), RtpStream), told, strict=True):
+        near = at.index(stream.point) if stream.point in at else None
+        if stream.stream in seen or (near is None and stream.expected >= HALF):
+            continue
+        s = series(tables, stream)
+        # The report names a packet that came shortly before it. Clocks of other points say nothing here.
+        row = len(s.ts_ns) // 2 if near is None else max(
+            int(np.searchsorted(s.ts_ns, tables.packets.ts[report[near]])) - 1, 0)
+        found = _between(s, row, highest[near or 0], highest[0], highest[-1])
+        missing = found.missing - unsent.get(stream.stream, 0) if found else 0
+        if found and missing - growth >= least:
+            seen.add(stream.stream)
+            yield Disputed(stream, missing, growth, found.of, (report[0], report[-1]), found.packet)
 
 
 def _extended(sequence: npt.NDArray[np.uint16]) -> I64:
@@ -90,18 +109,29 @@ def _extended(sequence: npt.NDArray[np.uint16]) -> I64:
     return np.cumsum(np.concatenate((sequence[:1].astype(np.int64), np.diff(sequence).view(np.int16).astype(np.int64))))
 
 
-def _between(s: RtpSeries, low: int, high: int, low_ns: int) -> tuple[int, int] | None:
-    """How many numbers behind ``low`` up to ``high`` are missing, and the packet behind the longest run of them."""
+@dataclass(frozen=True, slots=True)
+class _Between:
+    missing: int
+    of: int
+    packet: int
+    """The one behind the longest run of missing numbers."""
+
+
+def _between(s: RtpSeries, near: int, named: int, low: int, high: int) -> _Between | None:
+    """How many of the numbers behind ``low`` up to ``high`` are missing.
+
+    ``named`` is the number of a report around packet ``near``. Only what lies between captured packets counts: the
+    reports of another point may go on where this capture has not begun, or is over.
+    """
     number = _extended(s.sequence)
-    # The report names a packet that came shortly before it.
-    near = max(int(np.searchsorted(s.ts_ns, low_ns)) - 1, 0)
-    begin = int(number[near]) + ((low - int(number[near]) + 0x8000) & 0xFFFF) - 0x8000
-    span = (high - low) & 0xFFFFFFFF
-    inside = np.unique(number[(number > begin) & (number <= begin + span)])
+    begin = int(number[near]) + ((named - int(number[near]) + HALF) & 0xFFFF) - HALF - (named - low)
+    end = min(begin + high - low, int(number.max()))
+    begin = max(begin, int(number.min()) - 1)
+    inside = np.unique(number[(number > begin) & (number <= end)])
     if not len(inside):
         return None
     longest = int(inside[int(np.diff(inside, prepend=begin).argmax())])
-    return span - len(inside), int(s.packet[np.flatnonzero(number == longest)[0]])
+    return _Between(end - begin - len(inside), end - begin, int(s.packet[np.flatnonzero(number == longest)[0]]))
 
 
 def shared(tables: Tables, least: float) -> Iterator[Shared]:

@@ -119,18 +119,30 @@ nothing makes it shorter (practice; 1000 times is minutes)."""
 
 
 def unobserved(tables: Tables, streams: pl.DataFrame) -> dict[int, int]:
-    """Stream to missing numbers that are no loss: the capture point captured nothing of anybody meanwhile, or
-    numbers and time stamps both went on elsewhere, as after hold (RFC 3550 A.1 sees a step of 3000 and more only)."""
+    """Stream to missing numbers that are no loss: the capture point captured nothing of anybody meanwhile, or they are
+    ``renumbered``."""
+    return _no_loss(tables, streams, silence=True)
+
+
+def renumbered(tables: Tables, streams: pl.DataFrame) -> dict[int, int]:
+    """Stream to missing numbers that nobody sent: numbers and time stamps both went on elsewhere, as after hold
+    (RFC 3550 A.1 sees a step of 3000 and more only)."""
+    return _no_loss(tables, streams, silence=False)
+
+
+def _no_loss(tables: Tables, streams: pl.DataFrame, silence: bool) -> dict[int, int]:
     chosen = streams.filter(pl.col("max_gap") >= SILENT_RUN)
     if not chosen.height:
         return {}
     s = rtp_packets.read(tables, chosen)
     e = rtp_packets.extend(s)
-    p = tables.packets
-    # Rows of a point stand in order of time, so the row before is what was captured last.
-    row = s.packet[e.behind].astype(np.int64)
-    silent = (row > 0) & (p.ts[row] - p.ts[row - 1] >= SILENT_NS)
-    none = (silent | _anew(s, e)) & (e.size >= SILENT_RUN)
+    none = _anew(s, e)
+    if silence:
+        p = tables.packets
+        # Rows of a point stand in order of time, so the row before is what was captured last.
+        row = s.packet[e.behind].astype(np.int64)
+        none |= (row > 0) & (p.ts[row] - p.ts[row - 1] >= SILENT_NS)
+    none &= e.size >= SILENT_RUN
     missing = np.bincount(s.owner[e.behind][none], e.size[none], len(s.start)).astype(np.int64)
     return {stream: lost for stream, lost in zip(s.stream.tolist(), missing.tolist(), strict=True) if lost}
 

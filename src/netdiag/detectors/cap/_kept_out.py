@@ -122,7 +122,12 @@ def _unanswered(tables: Tables, name: str) -> Iterator[tuple[str, int]]:
 
 
 def media(tables: Tables, name: str, settings: dict[str, float]) -> Sign | None:
-    """Answered calls with media on other ports, in a capture of which every packet has the port of SIP."""
+    """Answered calls with media on other ports, in a capture of which every packet has the port of SIP.
+
+    Where ARP or another protocol without ports is there, no filter on ports was at work: media goes another way.
+    """
+    if beyond_ports(tables, name):
+        return None
     here = pl.col("point") == name
     end = tables.quality.filter(here)["last_ns"][0]
     long = (pl.col("end_ns").fill_null(end) - pl.col("answer_ns")) / 1e9 >= settings["media_s"]

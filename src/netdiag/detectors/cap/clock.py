@@ -158,7 +158,8 @@ def _pair(tables: Tables, pair: ClockPair, settings: dict[str, float]) -> Iterat
         reasons.append(f"both directions agree, with {pair.way_ns / 1e6:.3f} ms for the shortest way there and back")
     elif pair.residual_ns < settings["residual_ms"] * 1e6:
         confidence = Confidence.PROBABLE
-    told = (f"The clock of {pair.b} is {abs(offset):.3f} s {'ahead of' if offset > 0 else 'behind'} that of {pair.a}"
+    side = "ahead of" if offset > 0 else "behind"
+    told = (f"The clock of {pair.b} is {_apart(pair, offset)} s {side} that of {pair.a}"
             + (f", which is {abs(hours)} h: a time zone or daylight-saving mistake" if zone else "")
             + (f", and gains {pair.drift_ppm:+.0f} ppm on it" if pair.drift_ppm else "")
             + (f"; it changed by {pair.step_ns / 1e9:+.3f} s at once during the capture" if pair.step_ns else "") + ".")
@@ -176,6 +177,14 @@ def _pair(tables: Tables, pair: ClockPair, settings: dict[str, float]) -> Iterat
             limitations=("Asymmetric delay between the points cannot be told from an offset: it lies between "
                          f"{pair.low_ns / 1e9:+.6f} and {pair.high_ns / 1e9:+.6f} s.",),
             next_capture=f"To go on with these files: `{shift}`. " + PATTERN.next_capture)
+
+
+def _apart(pair: ClockPair, offset: float) -> str:
+    """Seconds: where nothing tells the way between the points, from what to what, for the middle is no better."""
+    low, high = sorted((abs(pair.low_ns) / 1e9, abs(pair.high_ns) / 1e9))
+    if pair.way_ns is None and pair.low_ns * pair.high_ns > 0 and high - low >= 0.001:
+        return f"{low:.3f} to {high:.3f}"
+    return f"{abs(offset):.3f}"
 
 
 def _invalid(pair: ClockPair, settings: dict[str, float]) -> bool:

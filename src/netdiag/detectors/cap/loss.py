@@ -143,12 +143,12 @@ def _disputed(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:
 
 
 def _passed(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:
-    for c in rtp_crossing.passed_here(tables, tables.rtp, settings["min_packets"]):
-        yield _Sign(tables.rtp["flow"][c.stream], [], [tables.rtp["first_packet"][c.stream], *c.packets],
-                    f"{c.point}, further on the way, has {c.missing} RTP packets that are missing here",
-                    f"{c.missing} RTP packets are missing here, and {c.point} has them",
+    for stream, held in rtp_crossing.passed_here(tables, tables.rtp, settings["min_packets"]).items():
+        yield _Sign(tables.rtp["flow"][stream], [], [tables.rtp["first_packet"][stream], *held.packets],
+                    f"{held.point}, further on the way, has {held.count} RTP packets that are missing here",
+                    f"{held.count} RTP packets are missing here, and {held.point} has them",
                     "the other packets of the stream pass here",
-                    facts={"rtp.missing": c.missing, "capture.point_with_them": c.point})
+                    facts={"rtp.missing": held.count, "capture.point_with_them": held.point})
 
 
 def _shared(tables: Tables, settings: dict[str, float]) -> Iterator[_Sign]:

@@ -15,7 +15,7 @@ point nearer to the sender has them, by TTL or by the addresses of a relay: they
 where all streams lack them at once, only if RTCP says so too).
 
 **What looks alike and is not it.** The capture lost them: the receiver counts fewer than are missing, or a point
-further on the way has them, so that they passed here (CAP-LOSS).
+further on the way has them, so that they passed here (CAP-LOSS). Where both happen, only what is left is told.
 Five seconds or more in which this point captured nothing at all: it stood still. Silence suppression, whose
 timestamps jump while the numbers go on. A restart of the numbers after hold or transfer. Packets out of order or
 twice. Redundant audio (RFC 2198) that lacks no two packets in a row: the next packet repeats what was lost. Forward
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from netdiag.detectors.rtp import _pauses
+from netdiag.detectors.rtp import _passed, _pauses
 from netdiag.detectors.rtp._share import keys, subject
 from netdiag.model import (
     Alternative,
@@ -42,7 +42,7 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import Tables, rtp_crossing, rtp_gaps, rtp_loss, rtp_packets, rtp_pauses, rtp_reports
+from netdiag.tables import Tables, rtp_crossing, rtp_loss, rtp_packets, rtp_pauses, rtp_reports
 from netdiag.tables.rtp_crossing import Crossing
 from netdiag.tables.rtp_pauses import Pause
 
@@ -87,10 +87,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     lossy = judged.filter((pl.col("lost") >= least) & ~(
         (pl.col("codec").str.to_lowercase() == "red") & (pl.col("max_gap") < 2)))
     # Not lost by the network: what the receiver has, and what fell into a pause of the whole capture.
-    own = {d.stream.stream for d in rtp_gaps.disputed(tables, least)} if lossy.height else set()
     crossing = rtp_crossing.compare(tables, lossy)
-    own |= {c.stream for c in crossing.values() if c.further_on and c.missing >= least}
-    lossy = lossy.filter(~pl.col("stream").is_in(list(own)))
+    passed = _passed.left(tables, lossy, crossing, settings)
+    own = {stream for stream, rest in passed.items() if not rest}
+    lossy = lossy.with_columns(lost=pl.col("stream").replace_strict(
+        passed, default=pl.col("lost"), return_dtype=pl.Int64)).filter(pl.col("lost") > 0)
     dark = rtp_loss.unobserved(tables, rtp_packets.affordable(lossy.sort("max_gap", descending=True), LOOKED_AT))
     lossy = lossy.with_columns(lost=pl.col("lost") - pl.col("stream").replace_strict(
         dark, default=0, return_dtype=pl.Int64)).filter(pl.col("lost") >= least)
@@ -98,6 +99,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     over = pl.col("share") * 100 >= settings["min_share"]
     whole = lossy.filter(over).sort("share", descending=True)
     rest = lossy.filter(~over).sort("max_gap", "share", descending=True)
+    # The shape of those that the capture lost in part says nothing of the network.
+    rest = rest.filter(~pl.col("stream").is_in(list(passed)))
     tested = rtp_packets.affordable(rest, LOOKED_AT)
     lossy = pl.concat([whole, _in_windows(tables, tested, settings)])
     if not lossy.height:
@@ -107,8 +110,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     left = rest.height - tested.height
     pauses = rtp_pauses.shared(tables, lossy)
     group = _pauses.groups(lossy, pauses)
-    return found(_occurrences(tables, lossy, settings, left, group, pauses, crossing), population="streams",
-                 examined=_pauses.examined(judged, set(group.values())))
+    return found(_occurrences(tables, lossy, settings, left, group, pauses, crossing, set(passed)),
+                 population="streams", examined=_pauses.examined(judged, set(group.values())))
 
 
 def _in_windows(tables: Tables, streams: pl.DataFrame, settings: dict[str, float]) -> pl.DataFrame:
@@ -123,21 +126,25 @@ def _in_windows(tables: Tables, streams: pl.DataFrame, settings: dict[str, float
 
 def _occurrences(tables: Tables, lossy: pl.DataFrame, settings: dict[str, float], left: int,
                  group: dict[int, tuple[str, ...]], pauses: dict[int, Pause],
-                 crossing: dict[int, Crossing]) -> list[Occurrence]:
+                 crossing: dict[int, Crossing], passed: set[int]) -> list[Occurrence]:
     counted = {s: (n, p) for s, n, p in rtp_reports.counted(tables).iter_rows()} if tables.rtcp.height else {}
     shapes = {row["stream"]: row for row in rtp_loss.shapes(tables, lossy.head(DETAILED)).iter_rows(named=True)}
     note = f"{left} more streams lack less than 1 % in all; their single stretches were not looked at"
     return [_occurrence(tables, row, group[row["stream"]], shapes.get(row["stream"]), counted.get(row["stream"]),
-                        crossing.get(row["stream"]), pauses.get(row["stream"]), settings, note if left else "")
+                        crossing.get(row["stream"]), pauses.get(row["stream"]), settings, note if left else "",
+                        row["stream"] in passed)
             for row in lossy.iter_rows(named=True)]
 
 
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], shape: dict[str, object] | None,
                 counted: tuple[int, int] | None, cross: Crossing | None, pause: Pause | None,
-                settings: dict[str, float], note: str) -> Occurrence:
+                settings: dict[str, float], note: str, mixed: bool) -> Occurrence:
     lost, share = int(str(row["lost"])), float(str(row["share"])) * 100
     confidence, reasons, cited = Confidence.SUSPECTED, [f"{lost} of {row['expected']} sequence numbers never came"], []
-    if shape:
+    if mixed:
+        reasons.append("more are missing here, which passed: see CAP-LOSS")
+        cited = [row["first_packet"], row["last_packet"]]
+    elif shape:
         reasons.append(f"{number_of(int(str(shape['runs'])), 'runs')} of missing numbers, the longest of "
                        f"{shape['longest']}; burst ratio {shape['burst_ratio']:.1f}; worst 10 s: "
                        f"{float(str(shape['worst_10s'])) * 100:.1f} %")
@@ -148,22 +155,24 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         confidence, proof = Confidence.PROBABLE, True
         reasons.append(f"the receiver's RTCP counts {counted[0]} lost packets")
         cited.append(counted[1])
-    if cross and cross.missing >= max(settings["min_lost"], lost / 2):
-        has = f"{cross.point} has {cross.missing} of the packets that {row['point']} lacks"
+    has = _passed.elsewhere(cross, max(settings["min_lost"], lost / 2))
+    if cross and has:
+        what = f"{has.point} has {has.count} of the packets that {row['point']} lacks"
         shared = pause is not None and pause.kind == "all" and not proof
-        if shared or cross.further_on is None:
-            reasons.append(f"{has}: lost between the two, or by the capture at {row['point']}")
+        if shared or has is cross.untold or tables.interface_drops.get(str(row["point"])):
+            reasons.append(f"{what}: lost between the two, or by the capture at {row['point']}")
             confidence = confidence if shared else Confidence.PROBABLE
         else:
             confidence, proof = Confidence.CONFIRMED, True
-            reasons.append(f"{has}: they are lost between the two")
-        cited += cross.packets
+            reasons.append(f"{what}: they are lost between the two")
+        cited += has.packets
+    untold = cross is not None and has is not None and has is cross.untold
     words = _pauses.words(pause, lost, proof) if pause else None
     if words:
         reasons.append(words.reason)
     facts: dict[str, str | int | float] = {"rtp.lost": lost, "rtp.expected": int(str(row["expected"])),
                                            "rtp.ssrc": f"0x{row['ssrc']:08x}"}
-    if shape:
+    if shape and not mixed:
         facts |= {"rtp.gilbert_p": round(float(str(shape["p"])), 4), "rtp.gilbert_q": round(float(str(shape["q"])), 4),
                   "rtp.bursts": int(str(shape["bursts"])), "rtp.burst_density": round(float(str(
                       shape["burst_density"])), 4), "rtp.gap_density": round(float(str(shape["gap_density"])), 4)}
@@ -183,7 +192,7 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
         next_capture=NEXT if pause and not proof else "",
         alternatives=(Alternative(
             "the capture lost them, not the network",
-            words.speaks_for if words else "nothing tells which point comes first" if cross and not proof else
+            words.speaks_for if words else "nothing tells which point comes first" if untold and not proof else
             "one point cannot tell the two apart",
             "the receiver or another point says the same" if proof else words.speaks_against if words else
             "no receiver and no point further on says that it has them"),))

@@ -101,7 +101,7 @@ def _estimated(tables: Tables, rated: pl.DataFrame, settings: dict[str, float]) 
     delays = rtp_quality.delays(tables, rated, settings["buffer"], settings["assumed_delay"])
     worst = rtp_quality.suspects(rated, delays, settings["min_r"], settings["min_share"] / 100, settings["buffer"])
     own = {d.stream.stream for d in rtp_gaps.disputed(tables, LEAST)} if worst.height else set()
-    own |= {c.stream for c in rtp_crossing.passed_here(tables, worst, LEAST)}
+    own |= set(rtp_crossing.passed_here(tables, worst, LEAST))
     tested = rtp_packets.affordable(worst.filter(~pl.col("stream").is_in(list(own))), LOOKED_AT)
     tested = tested.filter(~pl.col("stream").is_in(list(rtp_loss.unobserved(tables, tested))))
     ratings = rtp_quality.ratings(tables, tested, delays, WINDOW, settings["buffer"])

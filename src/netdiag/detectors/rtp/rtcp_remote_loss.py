@@ -11,8 +11,9 @@ they part what was lost on the way from what came too late for its play-out buff
 
 **What looks alike and is not it.** Loss that this capture shows too (RTP-LOSS): only what the receiver misses beyond
 that counts. A B2BUA that passes on a report about its other leg: the report comes from another host than the stream
-goes to, or names numbers that this stream never had. Counts that fall, by duplicates or by a fault of the reporter,
-or exceed what was sent. A single report, and encrypted RTCP, which cannot be read.
+goes to, names numbers that this stream never had, or the same reporter speaks of the same SSRC behind the B2BUA.
+Counts that fall, by duplicates or by a fault of the reporter, or exceed what was sent. A single report, and encrypted
+RTCP, which cannot be read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from netdiag.model import (
     not_applicable,
     number_of,
 )
-from netdiag.tables import Tables, rtp_packets, rtp_reports
+from netdiag.tables import Tables, rtp_crossing, rtp_packets, rtp_reports
+from netdiag.tables.rtp_crossing import Held
 
 PATTERN = Pattern(
     id="RTP-RTCP-REMOTE-LOSS",
@@ -78,27 +80,48 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         count=pl.len(), growth=pl.col("cumulative_lost").last() - pl.col("cumulative_lost").first(),
         more=(pl.col("cumulative_lost").diff() > 0).sum(), fewer=(pl.col("cumulative_lost").diff() < 0).sum(),
         progress=(pl.col("highest_sequence").last().cast(pl.Int64) - pl.col("highest_sequence").first()),
+        back=(pl.col("highest_sequence").cast(pl.Int64).diff() < 0).any(),
         low=pl.col("highest_sequence").first(), high=pl.col("highest_sequence").last(), begin=pl.col("ts_ns").first(),
         end=pl.col("ts_ns").last(), first_report=pl.col("packet").first(), last_report=pl.col("packet").last(),
-        share=pl.col("fraction_lost").max())
+        share=pl.col("fraction_lost").max(), reporter=pl.col("sender_ssrc").last())
     both = tables.rtp.join(sums.filter(pl.col("count") > 1), on="stream", how="inner", maintain_order="left")
     seen = pl.col("expected") * (pl.col("end").clip(None, pl.col("last_ns")) - pl.col("begin")) / (
         pl.col("last_ns") - pl.col("first_ns")).clip(1)
     least, share = settings["min_lost"], settings["min_share"] / 100
     losing = ((pl.col("growth") - pl.col("lost") >= least) & (pl.col("growth") >= share * pl.col("progress"))
               & (pl.col("growth") <= pl.col("progress")) & (pl.col("more") >= 2) & (pl.col("fewer") == 0))
-    # Numbers that begin anew leave the highest one anywhere.
-    behind = (seen - pl.col("progress") - pl.col("lost") > settings["max_lag"]) & (pl.col("restarts") == 0)
+    # Numbers that begin anew leave the highest one anywhere, and so does a receiver that does not count their wraps.
+    behind = ((seen - pl.col("progress") - pl.col("lost") > settings["max_lag"]) & (pl.col("restarts") == 0)
+              & ~pl.col("back"))
     suspects = both.with_columns(losing=losing, behind=behind).filter(pl.col("losing") | pl.col("behind"))
+    suspects = suspects.join(_passed_on(both), on="stream", how="anti", maintain_order="left")
     told = _verified(tables, suspects.sort("growth", descending=True).head(SUSPECTS), settings["max_lag"])
     if not told.height:
         return clear(f"{number_of(both.height, 'RTP streams')} with two reports or more: no receiver misses what this "
                      "capture has")
     group = groups(told)
     metrics = {m["stream"]: m for m in rtp_reports.metrics(tables).iter_rows(named=True)}
-    return found([_occurrence(tables, row, group[row["stream"]], metrics.get(row["stream"]))
+    elsewhere = _elsewhere(tables, told)
+    return found([_occurrence(tables, row, group[row["stream"]], metrics.get(row["stream"]), elsewhere)
                   for row in told.iter_rows(named=True)],
                  population="streams", examined=examined(both, set(group.values())))
+
+
+def _passed_on(both: pl.DataFrame) -> pl.DataFrame:
+    """Streams to a relay that passes on what the receiver behind it reports: the same reporter and SSRC there."""
+    behind = both.select("ssrc", "reporter", destination="source").unique()
+    return both.join(behind, on=["ssrc", "reporter", "destination"], how="semi").select("stream")
+
+
+def _elsewhere(tables: Tables, told: pl.DataFrame) -> dict[tuple[int, str], tuple[str, Held, int]]:
+    """For SSRC and point of ``told``: a point that lacks packets of the stream which are there, and its first one."""
+    if len(tables.points) < 2:
+        return {}
+    lacking = tables.rtp.filter((pl.col("lost") > 0) & pl.col("ssrc").is_in(told["ssrc"].implode()))
+    crossing = rtp_crossing.compare(tables, lacking)
+    return {(ssrc, held.point): (point, held, packet)
+            for stream, ssrc, point, packet in lacking.select("stream", "ssrc", "point", "first_packet").iter_rows()
+            if stream in crossing for held in (crossing[stream].before, crossing[stream].untold) if held}
 
 
 def _verified(tables: Tables, suspects: pl.DataFrame, lag: float) -> pl.DataFrame:
@@ -119,7 +142,8 @@ def _verified(tables: Tables, suspects: pl.DataFrame, lag: float) -> pl.DataFram
 
 
 def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...],
-                metric: dict[str, Any] | None) -> Occurrence:
+                metric: dict[str, Any] | None,
+                elsewhere: dict[tuple[int, str], tuple[str, Held, int]]) -> Occurrence:
     growth, progress, sent = (int(str(row[name])) for name in ("growth", "progress", "sent"))
     confidence, cited = Confidence.PROBABLE, [row["first_packet"], row["first_report"], row["last_report"]]
     seconds = (int(str(row["end"])) - int(str(row["begin"]))) / 1e9
@@ -130,19 +154,18 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...],
     else:
         what = f"has received {progress} of the {sent} packets sent in {seconds:.0f} s"
         reasons = [f"{row['count']} reports: the highest number goes up by {progress}, {sent} packets pass here"]
+    here = f"of which {row['lost']} are missing" if row["lost"] else "which is whole"
     if metric:
         reasons.append(f"its own VoIP metrics (RFC 3611 §4.7) say: {rtp_reports.in_words(metric)}")
         cited.append(metric["packet"])
-    elsewhere = tables.rtp.filter(
-        (pl.col("ssrc") == row["ssrc"]) & (pl.col("point") != row["point"]) & (pl.col("lost") * 2 >= growth)
-        & (pl.col("payload_type") == row["payload_type"]) & (pl.col("lost") > 2 * int(str(row["lost"])))).head(1)
-    for point, lost, packet in elsewhere.select("point", "lost", "first_packet").iter_rows():
+    point, held, packet = elsewhere.get((int(str(row["ssrc"])), str(row["point"])), ("", None, 0))
+    if held and held.count * 2 >= growth:
         confidence = Confidence.CONFIRMED
-        reasons.append(f"at {point} the same stream lacks {lost} packets")
+        reasons.append(f"at {point} {held.count} packets of it are missing that are here")
         cited.append(packet)
     return Occurrence(
         subject=subject(row), group=group,
-        summary=f"{row['destination']} {what} of the stream from {row['source']}, which is whole at {row['point']}.",
+        summary=f"{row['destination']} {what} of the stream from {row['source']}, {here} at {row['point']}.",
         confidence=confidence, reasons=tuple(reasons),
         evidence=tables.evidence([int(str(p)) for p in cited], {
             "rtcp.lost": growth, "rtcp.fraction_lost": float(str(row["share"])), "rtp.lost": int(str(row["lost"])),

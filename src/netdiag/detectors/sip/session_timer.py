@@ -151,8 +151,10 @@ def _occurrence(tables: Tables, d: _Death, alike: int, detailed: bool, unseen: l
     call, tried, known = d.call, d.tried, refresher(d.call)
     sip = tables.sip
     cited = [call.reset_message, call.bye_message]
+    other_hops = {(u.call.bye_source, u.call.point) for u in unseen if u.call.bye_source != call.bye_source}
+    others = "".join(f" ({source} at {point})" for source, point in sorted(other_hops))
     reasons = [f"the last 2xx sets Session-Expires {call.session_expires}; BYE {call.gap_s:.1f} s later"
-               + (f" by {call.bye_source}" + (f", Reason {d.reason}" if d.reason else ""))]
+               f" by {call.bye_source}{others}" + (f", Reason {d.reason}" if d.reason else "")]
     confidence, elsewhere = Confidence.SUSPECTED, []
     if tried is not None:
         confidence = Confidence.PROBABLE
