@@ -29,13 +29,22 @@ MOST = 200
 LARGEST = 1 << 21
 """Captures above are not read for seeds (practice)."""
 
+FROM_CAPTURES = ("sip-text", "sdp", "dns", "media", "stun-table", "dtls", "icmp", "tls-handshake", "x509")
+"""Targets whose seeds are payloads of captures; one for each step of `_from_tables`."""
+
 Seeds = dict[str, list[bytes]]
 T = TypeVar("T")
 
 
-def _files(most: int, real: bool) -> Iterator[Path]:
+def _files(most: int, real: bool, found: Seeds) -> Iterator[Path]:
+    """So many samples, and more until there is something ``found`` for each target that lives on captures alone."""
     samples = sorted(p for p in (ROOT / "captures" / "samples").glob("**/*.pcap*") if p.is_file())
-    yield from (p for p in _spread(samples, most) + (real_captures() if real else []) if p.stat().st_size <= LARGEST)
+    chosen = _spread(samples, most)
+    yield from (p for p in chosen + (real_captures() if real else []) if p.stat().st_size <= LARGEST)
+    for path in sorted(set(samples) - set(chosen)):
+        if all(found[name] for name in FROM_CAPTURES):
+            break
+        yield path
 
 
 def _first_packets(data: bytes, size: int = LIMIT // 2) -> bytes:
@@ -102,7 +111,7 @@ def collect(most: int = MOST, real: bool = True) -> Seeds:
     ``real``: also from the real captures, where there are any.
     """
     out: Seeds = defaultdict(list)
-    for path in _files(most, real):
+    for path in _files(most, real, out):
         data = path.read_bytes()
         small = _first_packets(data)
         for target in ("captures", "engine", "two-points"):
