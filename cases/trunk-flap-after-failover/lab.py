@@ -276,13 +276,15 @@ class Trunk:
             pause_duration=int(1000 * talk_s)))
 
     def wait_for_answer(self) -> None:
-        """Until the carrier's next probe is answered."""
-        before = self._answers()
-        process.wait_until(lambda: self._answers() > before, "an answered probe", 10)
+        """Until a probe is answered that is sent from now on: a node that goes on answers old ones, too late."""
+        asked = self._probes(rb"OPTIONS sip:")
+        process.wait_until(lambda: self._probes(rb"SIP/2\.0 200 OK") - asked, "an answered probe", 10)
 
-    def _answers(self) -> int:
+    def _probes(self, start: bytes) -> set[bytes]:
+        """Branches of the carrier's probes, or of their answers, as recorded so far."""
         seen = self.lab.recorders["carrier"].path.read_bytes()
-        return len(re.findall(rb"SIP/2\.0 200 OK\r\n(?:[^\r]+\r\n)*?From: <sip:probe@", seen))
+        messages = re.findall(start + rb"[^\r]*\r\n((?:[^\r]+\r\n)*?)From: <sip:probe@", seen)
+        return {branch for lines in messages for branch in re.findall(rb"branch=(z9hG4bK[^;\r]+)", lines)[:1]}
 
     def hang(self, during: Callable[[], object], seconds: float = HANG_S) -> None:
         """Node A's process stands still; then it goes on, or (``broken``, ``purged``) is killed and started anew."""
