@@ -356,8 +356,9 @@ def test_what_to_do_now_fits_the_kind_of_the_fault(sample: str, pattern: str, wo
 
 def test_texts_name_no_pattern_that_does_not_exist() -> None:
     known = set(patterns())
-    families = "|".join(sorted({name.partition("-")[0] for name in known}))
-    for folder in ("sip", "tls", "ice"):
-        for path in sorted((SAMPLES.parents[1] / "src" / "netdiag" / "detectors" / folder).glob("*.py")):
-            named = set(re.findall(rf"\b(?:{families})(?:-[A-Z0-9]+)+\b", path.read_text(encoding="utf-8")))
-            assert named <= known, path
+    families = "|".join(sorted({name.partition("-")[0] for name in known} | {"TCP", "IP", "LB", "DNS"}))
+    root = SAMPLES.parents[1]
+    detectors, cases = (root / "src" / "netdiag" / "detectors").glob("*/*.py"), (root / "cases").glob("*/case.toml")
+    for path in sorted([*detectors, *cases]):
+        named = set(re.findall(rf"\b(?:{families})(?:-[A-Z0-9]+)+\b", path.read_text(encoding="utf-8")))
+        assert named <= known, path

@@ -11,8 +11,8 @@ number in all that was captured. Findings that rest on absence are capped.
 point whose hop count says that it passed this one (confirmed). Missing later fragments of two or more hosts, or of a
 SIP message that got its response, so that its receiver had all of it (probable).
 
-**What looks alike and is not it.** Later fragments of some hosts are there: fragments are lost on the way
-(IP-FRAG-LOST). A filter that only leaves out what it names (``not port 22``), or only chooses hosts: their ICMP errors
+**What looks alike and is not it.** Later fragments of some hosts are there: fragments are lost on
+the way. A filter that only leaves out what it names (``not port 22``), or only chooses hosts: their ICMP errors
 and fragments pass. ARP or another protocol without ports in the file: no filter on ports was at work, and the fragments
 were lost before this point. A tap at a proxy that the media does not pass: it looks the same, so one port alone stays a
 suspicion.

@@ -8,7 +8,7 @@ that rest on something not seen are capped for such flows: it may have been ther
 **What lifts the suspicion.** Nothing is needed: the flow is there and its beginning is not (confirmed).
 
 **What looks alike and is not it.** Packets of an old connection in the middle of the capture that meet only resets or
-silence: a device has lost its state (FW-STATE-LOST, TCP-HALF-OPEN). RTP that starts later without SDP: its signalling
+silence: a device or a host has lost its state. RTP that starts later without SDP: its signalling
 is encrypted, or passes elsewhere, and the start of the stream itself was captured. RTP behind the checks that nominate
 its pair (RFC 8445 §8.1.1): there it begins.
 """

@@ -12,8 +12,8 @@ ICMP error names its sender; the prohibited codes and port unreachable about TCP
 Host unreachable is the word of a router that found no way or no neighbour (probable).
 
 **What looks alike and is not it.** TTLs start at 64, 128 or 255: resets of a host may start elsewhere than its data,
-at the same distance. A reset whose acknowledgment number is another one belongs to an old connection (TCP-HALF-OPEN),
-a reset after the handshake to the application or the path (TCP-RST-CLOSE, FW-RST-INJECT). Port unreachable about UDP
+at the same distance. A reset whose acknowledgment number is another one belongs to an old connection, a reset after
+the handshake to the application or the path. Port unreachable about UDP
 is a closed port. One or two refusals followed by success are a restart. A client that tries more than twenty ports of
 one host is a scanner; refusals at one port of more than twenty hosts, and success nowhere, are told as one. A load
 balancer without a healthy member refuses too: then the address is its own.

@@ -12,7 +12,7 @@ to the same destination must appear there; those below the limit do, those at it
 
 **What looks alike and is not it.** A server that refuses more connections counts too, but outside its SYNs are seen
 to arrive: then the translator is not to blame. When new connections to other destinations fail as well, the state
-table is full (FW-CONNTRACK-FULL) or the path is down; when the open connections stall too, the path or the host is
+table is full or the path is down; when the open connections stall too, the path or the host is
 down. A client without free ports of its own sends no SYN at all. SYNs that fail with as many or fewer connections
 open than others that succeeded are dropped for another reason (FW-SYN-DROP, loss).
 """

@@ -13,7 +13,7 @@ The longest rest that was survived and the shortest that was not enclose the tim
 **What looks alike and is not it.** A host that crashed or a path that broke answers nobody: new connections between
 the same hosts fail too, or a router says so by ICMP. A longer rest that another connection survived refutes the
 timer. A receiver that closed its window is full, not forgotten. Keep-alives that were answered are no rest. A reset
-from the peer's own distance is the peer's, or of a load balancer that owns the address (TCP-HALF-OPEN, LB-IDLE-RST).
+from the peer's own distance is the peer's, or of a load balancer that owns the address.
 Copies of a segment without growing waits between them are duplicates of the capture (CAP-DUP).
 """
 
@@ -63,7 +63,7 @@ PATTERN = Pattern(
     settings=(Setting("min_idle_s", 240, "s", "Azure load balancer and outbound NAT, 4 min: the shortest default of "
                                               "those that forget without a word"),
               Setting("min_sends", 4, "sends", "practice: three losses in a row may be chance")),
-    explains=("TCP-LOSS", "SIP-FLOW-LOST"),
+    explains=("SIP-FLOW-LOST",),
 )
 
 DEFAULTS = ((240, "Azure load balancer and outbound NAT"), (300, "F5 fastL4"),
