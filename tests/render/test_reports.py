@@ -12,7 +12,7 @@ import pytest
 from report_example import finding, report
 from rich.cells import cell_len
 
-from netdiag.model import CaptureSummary, Evidence, Report, Severity, Status
+from netdiag.model import Alternative, CaptureSummary, Evidence, Report, Severity, Status
 from netdiag.render import digest, markdown, terminal
 from netdiag.render import json as as_json
 
@@ -194,6 +194,13 @@ def test_what_failed_is_said_and_a_report_without_findings_does_not_look_as_if_a
     assert "No fault found that a pattern knows" in terminal.render(uneasy, 100)
     assert "\x1b[32mNo fault" not in terminal.render(uneasy, 100, True)
     assert "`netdiag calls`, `netdiag handshakes`." in " ".join(terminal.render(uneasy, 100).split())
+
+
+def test_a_finding_that_stands_alone_has_its_other_explanations_in_markdown_too() -> None:
+    lone = finding(keys=frozenset(), alternatives=(Alternative("it | was the cat", "fur", ""),))
+    text = markdown.render(report(findings=(lone,), incidents=()))
+    assert "**Or else**" in text
+    assert "| it \\| was the cat | fur | – |" in text
 
 
 def test_another_kind_of_the_same_pattern_has_its_own_thing_to_do_at_once() -> None:

@@ -11,7 +11,7 @@ from netdiag.render import digest as d
 from netdiag.render import ladder as drawing
 from netdiag.render import words
 from netdiag.render.escape import advice, block, code, markdown
-from netdiag.render.markdown import bullets, captures, evidence, rows, what_to_do
+from netdiag.render.markdown import bullets, captures, evidence, explanations, rows, what_to_do
 from netdiag.render.timeline import Entry, endpoint, fold, packet_rows, timeline
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _finding(tables: Tables, f: Finding, told: set[str]) -> list[str]:
     out += ["#### Frames", "", *evidence(f), *_facts(f)]
     out += _ladders(tables, f, entries)
     out += bullets("Why this confidence", f.reasons)
+    out += explanations(f.alternatives)
     out += bullets("What this does not show", f.limitations)
     out += ["**To be asked**", "", *(f"- Ask: {markdown(q)}" for q in questions(f, entries)), ""]
     return [*out, *what_to_do(f, "", told, "#### What to do")]

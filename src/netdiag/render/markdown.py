@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from netdiag.model import Finding, Report
+from netdiag.model import Alternative, Finding, Report
 from netdiag.render import digest as d
 from netdiag.render import words
 from netdiag.render.escape import advice, block, code, markdown, plain
@@ -95,12 +95,14 @@ def _block(number: int, item: d.Block, told: set[str]) -> list[str]:
                 + " ".join(markdown(text) for text in (f.summary, d.extent(f), d.opinion(f)) if text)
                 for f in item.impacts]
         out.append("")
-    if incident and incident.alternatives:
-        out += ["**Or else**", ""]
-        out += rows(("explanation", "for", "against"),
-                    ((markdown(a.title), markdown(a.speaks_for) or "–", markdown(a.speaks_against) or "–")
-                     for a in incident.alternatives))
+    out += explanations(incident.alternatives if incident else finding.alternatives)
     return out + what_to_do(finding, incident.next_capture if incident else "", told)
+
+
+def explanations(others: Iterable[Alternative]) -> list[str]:
+    """What else it may be, and what speaks for and against it."""
+    body = [(markdown(a.title), markdown(a.speaks_for) or "–", markdown(a.speaks_against) or "–") for a in others]
+    return ["**Or else**", "", *rows(("explanation", "for", "against"), body)] if body else []
 
 
 def what_to_do(finding: Finding, next_capture: str, told: set[str], heading: str = "") -> list[str]:
