@@ -7,7 +7,8 @@ from _craft.network import Wire
 REGISTRAR = "198.51.100.10"
 
 HIT_FRAMES = {"hit": list(range(17, 37)), "hit_jitter": list(range(17, 37)), "hit_from_the_start": list(range(1, 21)),
-              "hit_silent": list(range(1, 11)), "hit_boundary": list(range(17, 37))}
+              "hit_silent": list(range(1, 11)), "hit_boundary": list(range(17, 37)),
+              "hit_fills_the_capture": list(range(11, 31)), "hit_throughout": list(range(1, 21))}
 
 
 class Phones:
@@ -60,6 +61,22 @@ def hit_boundary():
     phones = Phones().calm()
     for k in range(3):
         phones.burst(10.55 + 4 * k)
+    return phones.sorted()
+
+
+def hit_fills_the_capture():
+    """Waves on boundaries of seconds touch more than half of the capture's: they are not what is usual."""
+    phones = Phones().calm(5, 0.5)
+    for k in range(4):
+        phones.burst(3.55 + 3 * k)
+    return phones.sorted()
+
+
+def hit_throughout():
+    """The capture holds nothing but the storm, 25 in each second: the 503 and the equal retries tell."""
+    phones = Phones()
+    for k in range(200):
+        phones.register(k * 0.04, k % 75, 503)
     return phones.sorted()
 
 
@@ -116,6 +133,19 @@ def near_miss_rate():
 def near_miss_usual():
     """Condition: ten times the median second. Here three come in each second anyway."""
     return Phones().calm(60, 1 / 3).burst(20.0).sorted()
+
+
+def near_miss_always_busy():
+    """Condition: where no second has fewer, 5xx, 408 or equal retries. 25 a second, and no answer is in the capture."""
+    phones = Phones()
+    for k in range(240):
+        phones.register(k * 0.04, k, None)
+    return phones.sorted()
+
+
+def near_miss_busy_with_bursts():
+    """Condition: ten times the median of the other seconds. 15 in each succeed, and 22 more fail in two of them."""
+    return Phones().calm(180, 1 / 15).burst(4.0).burst(8.0).sorted()
 
 
 def near_miss_repeats():

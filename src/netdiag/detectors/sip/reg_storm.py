@@ -4,9 +4,11 @@ After an outage, a restart or a certificate that ran out, every client registers
 registrar does not answer, or answers with 5xx or 408, comes again; clients that retry after a fixed time come
 together each time, and the storm feeds itself. RFC 5626 §4.5 therefore asks for a wait that doubles from 30 s (90 s
 where another flow works) to 1800 s, and of which each client takes a random 50 to 100 %. Met where REGISTER
-transactions exceed 20 in a second and ten times the median second of the capture, come from 20 sources or more, and
-fewer than 80 % of those that are decided succeed. Repetitions of a request (Timer E) do not count, nor do refusals of
-a user (4xx other than 408), which are answers of a registrar that works.
+transactions exceed 20 in a second and ten times the median of the seconds without such a burst, come from 20 sources
+or more, and fewer than 80 % of those that are decided succeed. Where every second has more than 20, the capture began
+in the storm or the registrar is always as busy: then the registrar's own 5xx and 408, or retries without jitter, must
+tell. Repetitions of a request (Timer E) do not count, nor do refusals of a user (4xx other than 408), which are
+answers of a registrar that works.
 
 **What lifts the suspicion.** More succeeded before, or the registrar says 5xx or 408 itself (probable). Clients whose
 retries come after the same time, without jitter (confirmed).
@@ -54,7 +56,7 @@ PATTERN = Pattern(
     prevention="Rehearse a registration of all clients at once; renew certificates and restart nodes in steps.",
     next_capture="Capture at the registrar, from before the outage until registrations succeed again.",
     settings=(Setting("rate", 20, "transactions/s", "practice"),
-              Setting("times_median", 10, "times", "practice: against the median second of the capture"),
+              Setting("times_median", 10, "times", "practice: against the median of the other seconds of the capture"),
               Setting("sources", 20, "addresses", "practice"),
               Setting("success", 80, "%", "practice: registrations that still succeed"),
               Setting("equal", 10, "%", "practice: difference between retry intervals without jitter")),
@@ -81,6 +83,8 @@ class _Storm:
     start_ns: int
     end_ns: int
     peak: int
+    usual: int | None
+    """Median of the seconds without a burst; None where there are none."""
 
 
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
@@ -99,8 +103,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     storms = _storms(asked, settings)
     occurrences = [o for storm in storms if (o := _occurrence(tables, asked, settings, storm))]
     if not occurrences:
-        return clear(f"{number_of(len(asked), 'REGISTER transactions')}; {number_of(len(storms), 'bursts')}, in which "
-                     "they succeed or come from few sources")
+        return clear(f"{number_of(len(asked), 'REGISTER transactions')}; {number_of(len(storms), 'bursts')}, none of "
+                     "many sources in which they fail")
     return found(occurrences, population="registrars")
 
 
@@ -113,24 +117,43 @@ def _storms(asked: pl.DataFrame, settings: dict[str, float]) -> list[_Storm]:
     half = seconds.filter(pl.col("count") * 2 > settings["rate"]).select(*_KEY, "second")
     if not len(half):
         return []
-    whole = (pl.col("end").first() - pl.col("begin").first()) // SECOND_NS + 1
-    # Seconds without any are not rows: they stand below the others.
-    rank = whole // 2 - (whole - pl.len())
-    usual = pl.when(rank >= 0).then(pl.col("count").sort().get(rank.clip(0))).otherwise(0)
-    usually = seconds.group_by(_KEY).agg(usual=usual)
     # Any second, not those of the clock: a wave that falls on a boundary is one wave.
     around = pl.concat([half.with_columns(pl.col("second") + n) for n in (-1, 0, 1)])
     near = asked.join(around, on=[*_KEY, "second"], how="semi").sort("first_ns")
     counts = near.rolling("first_ns", period=f"{SECOND_NS}i", offset="0i", closed="left", group_by=_KEY).agg(
-        count=pl.len())
-    busy = counts.join(usually, on=_KEY).filter(
-        (pl.col("count") > settings["rate"]) & (pl.col("count") > pl.col("usual") * settings["times_median"])
-    ).sort(*_KEY, "first_ns")
+        count=pl.len(), begin=pl.col("begin").first())
+    bursts = counts.filter(pl.col("count") > settings["rate"])
+    usual = _usual(seconds, bursts)
+    busy = bursts.join(usual, on=_KEY, how="left").filter(
+        pl.col("count") > pl.col("usual").fill_null(0) * settings["times_median"]).sort(*_KEY, "first_ns")
     apart = (pl.col("first_ns").diff().over(_KEY) > RETRY_NS).fill_null(True)
     storms = busy.with_columns(run=apart.cum_sum()).group_by(*_KEY, "run", maintain_order=True).agg(
-        start=pl.col("first_ns").min(), stop=pl.col("first_ns").max() + SECOND_NS, peak=pl.col("count").max())
+        start=pl.col("first_ns").min(), stop=pl.col("first_ns").max() + SECOND_NS, peak=pl.col("count").max(),
+        usual=pl.col("usual").first())
     storms = storms.sort("peak", descending=True, maintain_order=True).head(STORMS)
-    return [_Storm(*row) for row in storms.select(*_KEY, "start", "stop", "peak").iter_rows()]
+    return [_Storm(*row) for row in storms.select(*_KEY, "start", "stop", "peak", "usual").iter_rows()]
+
+
+def _usual(seconds: pl.DataFrame, bursts: pl.DataFrame) -> pl.DataFrame:
+    """Median count of the clock's seconds that no burst touches, by registrar; none where bursts touch all.
+
+    A storm that fills half of the capture must not be its own measure.
+    """
+    # A burst lasts for a second from its first request: it touches two of the clock's.
+    second = (pl.col("first_ns") - pl.col("begin")) // SECOND_NS
+    touched = pl.concat([bursts.select(*_KEY, second=second + n) for n in (0, 1)]).unique()
+    quiet = seconds.join(touched, on=[*_KEY, "second"], how="anti").group_by(_KEY).agg(
+        counts=pl.col("count").sort(), some=pl.len())
+    spans = seconds.group_by(_KEY).agg(
+        last=(pl.col("end").first() - pl.col("begin").first()) // SECOND_NS)
+    # The second after the last burst may lie behind the end of the capture.
+    spent = touched.join(spans, on=_KEY).filter(pl.col("second") <= pl.col("last")).group_by(_KEY).agg(spent=pl.len())
+    both = spans.join(spent, on=_KEY, how="left").join(quiet, on=_KEY, how="left").with_columns(
+        pl.col("spent", "some").fill_null(0)).with_columns(others=pl.col("last") + 1 - pl.col("spent"))
+    # Seconds without any are not rows: they stand below the others.
+    rank = pl.col("others") // 2 - (pl.col("others") - pl.col("some"))
+    usual = pl.when(rank >= 0).then(pl.col("counts").list.get(rank.clip(0), null_on_oob=True)).otherwise(0)
+    return both.filter(pl.col("others") > 0).select(*_KEY, usual=usual)
 
 
 def _occurrence(tables: Tables, asked: pl.DataFrame, settings: dict[str, float], storm: _Storm) -> Occurrence | None:
@@ -153,6 +176,8 @@ def _occurrence(tables: Tables, asked: pl.DataFrame, settings: dict[str, float],
         counts = told["status"].value_counts().sort("status").iter_rows()
         reasons.append("the registrar answers " + ", ".join(f"{n} times {code}" for code, n in counts))
     wait, share = _retries(tables, during, settings)
+    if storm.usual is None and len(told) < ANSWERED and not wait:
+        return None
     if wait:
         confidence = Confidence.CONFIRMED
         reasons.append(f"{share:.0%} of the retries come {wait:.1f} s after the attempt that failed: no jitter")
