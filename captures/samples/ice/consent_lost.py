@@ -12,7 +12,7 @@ BREAK, STOP, END = 20.0, 50.1, 60.0
 """Seconds: last answered check, last media, end of the capture."""
 
 HIT_FRAMES = {
-    "hit": [50, 53, 58, 64, 70, 76, 82, 87, 88], "hit_rebound": [34, 39, 41, 46, 48, 53, 60, 67, 73, 74],
+    "hit": [50, 53, 58, 64, 70, 76, 82, 87, 88], "hit_counted": [50, 53, 59, 67, 74, 81, 88, 95, 96], "hit_rebound": [34, 39, 41, 46, 48, 53, 60, 67, 73, 74],
     "hit_one_way": [62, 75, 90, 105, 120, 135, 148, 150, 164], "hit_relayed": [40, 45, 51, 57, 63, 69, 74, 75],
     "hit_two_points": {"far": [40, 42, 47, 49, 54, 61], "near": [51, 54, 59, 65, 71, 77, 83, 88, 89]}}
 
@@ -60,6 +60,20 @@ def hit():
     wire = Wire()
     broken(wire)
     later(wire)
+    return wire.sorted()
+
+
+def hit_counted():
+    """Six checks 5.8 s apart, each given up after 0.5 s: the agent counts them, and stops with the sixth, 37 s after."""
+    wire = Wire()
+    pair = Agents(wire, HOST_A, HOST_B)
+    pair.connect(0.0)
+    consent(pair, 5.0, BREAK)
+    for i in range(6):
+        pair.request(BREAK + 5.8 + 6.3 * i)
+    talk(pair, 1.0, BREAK + 38.9)
+    talk(pair, 1.0, BREAK, from_a=False)
+    later(wire, END + 6)
     return wire.sorted()
 
 
@@ -150,8 +164,8 @@ def near_miss_recovered():
 def near_miss_media_goes_on():
     """Condition: the media stops. This sender does not care for consent; whether it is heard is another question."""
     wire = Wire()
-    pair = broken(wire, stop=END, last=END)
-    later(wire, END + 6)
+    pair = broken(wire, stop=BREAK + 50, last=BREAK + 50)
+    later(wire, BREAK + 56)
     assert pair.tids
     return wire.sorted()
 
@@ -245,4 +259,12 @@ def near_miss_inconclusive_end():
     """Condition: time for consent to expire. The capture ends after four checks without answer."""
     wire = Wire()
     broken(wire, stop=BREAK + 22, last=BREAK + 20)
+    return wire.sorted()
+
+
+def near_miss_inconclusive_stop():
+    """Condition: the media is seen to stop. It ends 33 s after the last answer, and the capture 3 s later."""
+    wire = Wire()
+    broken(wire, stop=BREAK + 33.1)
+    later(wire, BREAK + 36)
     return wire.sorted()

@@ -3,7 +3,8 @@
 An agent that sends media asks its peer every 4 to 6 s for leave to go on, with a new Binding transaction that is sent
 once (RFC 7675 §5.1). After 30 s without a valid response consent has expired, and the agent must stop sending. In the
 capture: a pair that had answered, five or more checks without any response, media of the same agent that goes on
-after the last response and ends when the 30 s are over. What follows is an ICE restart (new fragments in a new
+after the last response and ends when the 30 s are over, or, with agents that count six checks in their place, by 39 s.
+What follows is an ICE restart (new fragments in a new
 offer), a BYE, or nothing. What broke the path came half a minute *earlier*: another network under the client, a NAT
 that forgot the mapping, a firewall that ended the session, a peer that died.
 
@@ -60,6 +61,9 @@ PATTERN = Pattern(
 )
 EXPIRY_NS = 30_000_000_000
 """RFC 7675 §5.1: from the last valid response."""
+COUNTED_NS = 39_000_000_000
+"""Six checks up to 6 s apart (RFC 7675 §5.1), each given up after an RTO of 0.5 s (RFC 8489 §6.2.1): the latest end for
+agents that count checks, as aioice does."""
 LAST_ASKED_NS = 20_000_000_000
 """The last check before expiry is sent at least so long after the last response: 30 s less 6 s, and 4 s of slack for
 agents that count from their own timers (practice)."""
@@ -81,11 +85,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     ends = tables.quality.select("point", end="last_ns")
     silent = valid.filter(pl.col("recovered_ns").is_null() & (
         pl.col("media_sent_last_ns") > pl.col("lapse_ns") + SECOND)).join(ends, on="point", maintain_order="left")
+    over = pl.max_horizontal(pl.col("lapse_ns") + EXPIRY_NS, pl.col("media_sent_last_ns")) + settle
     lost = silent.filter(
         (pl.col("lapse_checks") >= settings["min_checks"])
         & (pl.col("lapse_last_ns") - pl.col("lapse_ns") >= LAST_ASKED_NS)
-        & (pl.col("media_sent_last_ns") <= pl.col("lapse_ns") + EXPIRY_NS + settle)
-        & (pl.col("end") >= pl.max_horizontal(pl.col("lapse_ns") + EXPIRY_NS, pl.col("media_sent_last_ns")) + settle))
+        & (pl.col("media_sent_last_ns") <= pl.col("lapse_ns") + COUNTED_NS + settle)
+        & (pl.col("end") >= over))
     context = _Context(tables) if lost.height else None
     every = [c for c in rows(lost, Check) if context and not context.excused(c)]
     if context and every:
@@ -94,10 +99,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         examined: dict[tuple[str, ...], int] = {(a, b): n for a, b, n in pairs.iter_rows()}
         return found([context.occurrence(c, i < DETAILED) for i, c in enumerate(every)], population="sessions",
                      examined=examined)
-    open_ = silent.filter((pl.col("lapse_checks") >= YOUNG) & (pl.col("end") < pl.col("lapse_ns") + EXPIRY_NS + settle))
+    open_ = silent.filter((pl.col("lapse_checks") >= YOUNG) & (pl.col("end") < over) & (
+        pl.col("end") < pl.col("lapse_ns") + COUNTED_NS + 2 * settle))
     if open_.height:
         return inconclusive(f"checks of {number_of(open_.height, 'pairs')} stay unanswered, and the capture ends "
-                            "before consent can expire", "Capture until the media stops, or goes on.")
+                            "before the media is seen to stop", "Capture until the media stops, or goes on.")
     return clear(f"checks on {number_of(valid.height, 'pairs')} are answered; no media stops 30 s later, after "
                  f"{settings['min_checks']:.0f} or more checks without answer")
 
