@@ -153,7 +153,7 @@ class _Context:
         stopped = (c.media_sent_last_ns - lapse) / 1e9
         reasons = [f"{c.lapse_checks} checks without answer over {(c.lapse_last_ns - lapse) / 1e9:.1f} s",
                    f"media of {c.local}:{c.local_port} ends {stopped:.1f} s after the last response; consent lasts 30 "
-                   "s"]
+                   f"s{', and agents that count six checks go on for up to 39 s' if stopped > 35 else ''}"]
         cited = [c.lapse_packet, *c.lapse_packets[:8], c.media_sent_last_packet, c.media_received_last_packet]
         confidence, absence, clock = Confidence.PROBABLE, True, False
         icmp = self._tables.icmp.filter((pl.col("quoted_flow") == c.flow) & (pl.col("ts_ns") > lapse))
