@@ -191,6 +191,73 @@ def hep3(inner: Packet, up: bool) -> Packet:
     return outer(True) / UDP(sport=50000, dport=9060) / Raw(b"HEP3" + struct.pack(">H", 6 + len(chunks)) + chunks)
 
 
+def tag(inner: Packet, up: bool, type: int, fields: bytes, behind: bytes = b"") -> Packet:
+    """EtherType, the bytes of a tag, the next EtherType, what is carried, ``behind``."""
+    return ether(up, type) / Raw(fields + struct.pack(">H", network(inner)) + bytes(inner) + behind)
+
+
+def hsr(inner: Packet, up: bool) -> Packet:
+    """IEC 62439-3 §5.7: path, size of what follows with the tag's own six bytes, sequence number."""
+    return tag(inner, up, 0x892F, struct.pack(">HH", (up << 12) | (6 + len(inner)), 7))
+
+
+def macsec(inner: Packet, up: bool, control: int, channel: bytes = b"") -> Packet:
+    """IEEE 802.1AE §9: control, short length, packet number, channel; the check value is 16 bytes."""
+    short = 2 + len(inner)
+    return tag(inner, up, 0x88E5, struct.pack(">BBI", control, short if short < 48 else 0, 9) + channel, b"\xa5" * 16)
+
+
+def backbone(inner: Packet, up: bool) -> Packet:
+    """IEEE 802.1ah §9.7: a B-tag, then the I-tag with the service instance, then the customer's frame."""
+    return ether(up) / Dot1AD(vlan=300, type=0x88E7) / Raw(struct.pack(">I", 0x60000000 | 4242)) / bridged(inner, up)
+
+
+def nsh(inner: bytes, next: int, kind: int = 1) -> Packet:
+    """RFC 8300 §2: base header, service path 66 and index 255, context of fixed (1) or no (2) length."""
+    context = bytes(16) if kind == 1 else b""
+    head = struct.pack(">HBBI", 0x0FC0 | (2 + len(context) // 4), kind, next, 66 << 8 | 255)
+    return Raw(head + context + inner)
+
+
+def gpe(inner: bytes, up: bool, next: int) -> Packet:
+    """draft-ietf-nvo3-vxlan-gpe §3: bits I and P, next protocol, VNI."""
+    return udp(up, 4790) / Raw(struct.pack(">BHBI", 0x0C, 0, next, 42 << 8) + inner)
+
+
+def gue(inner: Packet, up: bool, extra: bytes = b"", flags: int = 0) -> Packet:
+    """draft-ietf-intarea-gue §3: variant 0, length of ``extra`` in words, protocol."""
+    proto = 41 if isinstance(inner, IPv6) else 4
+    return udp(up, 6080) / Raw(struct.pack(">BBH", len(extra) // 4, proto, flags) + extra + bytes(inner))
+
+
+def l2tp3(inner: Packet, up: bool, extra: bytes = b"", over_udp: bool = False) -> Packet:
+    """RFC 3931 §4.1: over UDP version 3 and two reserved bytes; session, then ``extra``, cookie and sublayer."""
+    body = Raw(struct.pack(">I", 30 + up) + extra + bytes(bridged(inner, up)))
+    if over_udp:
+        return udp(up, 1701, to_port_only=False) / Raw(struct.pack(">HH", 3, 0)) / body
+    return outer(up, proto=115) / body
+
+
+def wccp(inner: Packet, up: bool, redirect: bytes = b"") -> Packet:
+    """GRE as routers redirect packets to a cache; version 2 of WCCP puts a header of four bytes in front."""
+    return outer(up, proto=47) / Raw(struct.pack(">HH", 0, 0x883E) + redirect + bytes(inner))
+
+
+def authenticated(inner: Packet, up: bool, value: int = 12) -> Packet:
+    """RFC 4302 §2 in transport mode: the header stands between IP and what it carries; ``value`` bytes are its ICV."""
+    head = struct.pack(">BBHII", inner.proto, (12 + value) // 4 - 2, 0, 0x100 + up, 5) + b"\xa5" * value
+    ip = inner.copy()
+    ip.remove_payload()
+    ip.proto = 51
+    return ether(up) / ip / Raw(head + bytes(inner.payload))
+
+
+def authenticated_tunnel(inner: Packet, up: bool) -> Packet:
+    """RFC 4302 §3.1.2, tunnel mode: the header carries a whole packet."""
+    proto = 41 if isinstance(inner, IPv6) else 4
+    return outer(up, proto=51) / Raw(struct.pack(">BBHII", proto, 4, 0, 0x100 + up, 5) + b"\xa5" * 12 + bytes(inner))
+
+
 ENDS4, ENDS6 = "–".join(OUTSIDE4), "–".join(OUTSIDE6)
 
 SAMPLES: dict[str, Sample] = {
@@ -247,6 +314,43 @@ SAMPLES: dict[str, Sample] = {
     "l2tp_compressed": Sample(lambda p, up: l2tp(p, up, 0x4000, ppp=b"\x57"), f"L2TP {ENDS4}", INSIDE6),
     "hep3": Sample(hep3, "HEP3 2001", datagrams_only=True),
     "hep3_ipv6": Sample(hep3, "HEP3 2001", INSIDE6, datagrams_only=True),
+    "meta": Sample(lambda p, up: tag(p, up, 0x8909, struct.pack(">HHH", 0x0101, 1, 16 + up)), ""),
+    "meta_vlan": Sample(lambda p, up: ether(up) / Dot1Q(vlan=7, type=0x8909) / tag(
+        p, up, 0x8909, struct.pack(">HHH", 0x0101, 1, 16 + up)).payload, "VLAN 7", INSIDE6),
+    "hsr": Sample(hsr, ""),
+    "e_tag": Sample(lambda p, up: tag(p, up, 0x893F, struct.pack(">HHBB", 0, 100 + up, 0, 0)), ""),
+    "vn_tag": Sample(lambda p, up: tag(p, up, 0x8926, struct.pack(">HH", up << 15 | 5, 6)), ""),
+    "macsec": Sample(lambda p, up: macsec(p, up, 0x00), ""),
+    "macsec_channel": Sample(lambda p, up: macsec(p, up, 0x20, bytes.fromhex("0200000000010001")), "", INSIDE6),
+    "pbb": Sample(backbone, "VLAN 300 / PBB 4242"),
+    "nsh": Sample(lambda p, up: ether(up, 0x894F) / nsh(bytes(p), 1), "NSH"),
+    "nsh_ethernet": Sample(lambda p, up: ether(up, 0x894F) / nsh(bytes(bridged(p, up)), 3, 2), "NSH", INSIDE6),
+    "nsh_gre": Sample(lambda p, up: outer(up) / GRE(proto=0x894F) / nsh(bytes(p), 1), f"GRE 0 {ENDS4} / NSH"),
+    "gpe": Sample(lambda p, up: gpe(bytes(p), up, 1), f"VXLAN-GPE 42 {ENDS4}"),
+    "gpe_ethernet": Sample(lambda p, up: gpe(bytes(bridged(p, up)), up, 3), f"VXLAN-GPE 42 {ENDS4}", INSIDE6),
+    "gpe_nsh": Sample(lambda p, up: gpe(bytes(nsh(bytes(p), 2)), up, 4), f"VXLAN-GPE 42 {ENDS4} / NSH", INSIDE6),
+    "gue": Sample(gue, f"GUE {ENDS4}"),
+    "gue_private": Sample(lambda p, up: gue(p, up, struct.pack(">BBBB", 0, 0, 1, 0) + bytes([10, 0, 0, 9])),
+                          f"GUE {ENDS4}"),
+    "gue_ipv6": Sample(lambda p, up: gue(p, up, bytes(4), 1), f"GUE {ENDS4}", INSIDE6),
+    "gue_bare": Sample(lambda p, up: udp(up, 6080) / Raw(bytes(p)), f"GUE {ENDS4}"),
+    "gue_bare_ipv6": Sample(lambda p, up: udp(up, 6080, True) / Raw(bytes(p)), f"GUE {ENDS6}", INSIDE6),
+    "mpls_in_udp": Sample(lambda p, up: udp(up, 6635) / labelled(p, 2, up), f"MPLS {ENDS4} / MPLS"),
+    "mpls_in_udp_ethernet": Sample(
+        lambda p, up: udp(up, 6635) / labelled(Raw(bytes(4) + bytes(bridged(p, up))), 1, up), f"MPLS {ENDS4} / MPLS",
+        INSIDE6),
+    "l2tpv3": Sample(l2tp3, f"L2TPv3 {ENDS4}"),
+    "l2tpv3_cookie": Sample(lambda p, up: l2tp3(p, up, b"\xc0\x0c\x1e" + bytes([up])), f"L2TPv3 {ENDS4}"),
+    "l2tpv3_long_cookie": Sample(lambda p, up: l2tp3(p, up, b"\xc0\x0c\x1e" * 2 + bytes([7, up])), f"L2TPv3 {ENDS4}",
+                                 INSIDE6),
+    "l2tpv3_all": Sample(lambda p, up: l2tp3(p, up, b"\xc0\x0c\x1e" * 2 + bytes([7, up]) + b"\x40\0\0\1"),
+                         f"L2TPv3 {ENDS4}"),
+    "l2tpv3_udp": Sample(lambda p, up: l2tp3(p, up, bytes(4), True), f"L2TPv3 {ENDS4}"),
+    "wccp": Sample(wccp, f"GRE 0 {ENDS4}"),
+    "wccp_2": Sample(lambda p, up: wccp(p, up, b"\0\0\0\x22"), f"GRE 0 {ENDS4}"),
+    "ah": Sample(authenticated, ""),
+    "ah_long": Sample(lambda p, up: authenticated(p, up, 32), ""),
+    "ah_tunnel": Sample(authenticated_tunnel, f"IPv6-in-IP {ENDS4}", INSIDE6),
     "qinq_mpls_gre": Sample(
         lambda p, up: ether(up) / Dot1AD(vlan=200) / Dot1Q(vlan=100, type=0x8847)
         / labelled(gre(p, up).payload, 2, up), f"VLAN 200 / VLAN 100 / MPLS / GRE 0 {ENDS4}"),

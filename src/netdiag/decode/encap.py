@@ -1,7 +1,8 @@
 """What a packet is wrapped in: tags and tunnels, outermost first, numbered as paths.
 
 A path is the same for both directions of a conversation: of a tunnel it keeps the two outer addresses without their
-order, and leaves out what each direction chooses for itself (MPLS labels, TEIDs of GTP-U, session ids of L2TP).
+order, and leaves out what each direction chooses for itself (MPLS labels, TEIDs of GTP-U, session ids of L2TP, service
+paths of NSH).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ U32 = npt.NDArray[np.uint32]
 MAX_PATHS = 1 << 15
 """Paths kept apart (practice: forged input could make each packet one); the rest share the last number."""
 
-ERSPAN, ETHERIP, GENEVE, GRE, GTP, HEP, IPIP, L2TP, MPLS, PPPOE, PPTP, SIX, TEREDO, VLAN, VXLAN, MORE = range(16)
-NAMES = ("ERSPAN", "EtherIP", "Geneve", "GRE", "GTP-U", "HEP3", "IP-in-IP", "L2TP", "MPLS", "PPPoE", "PPTP",
-         "IPv6-in-IP", "Teredo", "VLAN", "VXLAN", "more tunnels than are kept apart")
+(ERSPAN, ETHERIP, GENEVE, GRE, GTP, GUE, HEP, IPIP, L2TP, L2TPV3, MPLS, NSH, PBB, PPPOE, PPTP, SIX, TEREDO, VLAN,
+ VXLAN, GPE, MORE) = range(21)
+NAMES = ("ERSPAN", "EtherIP", "Geneve", "GRE", "GTP-U", "GUE", "HEP3", "IP-in-IP", "L2TP", "L2TPv3", "MPLS", "NSH",
+         "PBB", "PPPoE", "PPTP", "IPv6-in-IP", "Teredo", "VLAN", "VXLAN", "VXLAN-GPE",
+         "more tunnels than are kept apart")
 
-NUMBERED = (ERSPAN, GENEVE, GRE, HEP, PPPOE, VLAN, VXLAN)
+NUMBERED = (ERSPAN, GENEVE, GRE, HEP, PBB, PPPOE, VLAN, VXLAN, GPE)
 """Kinds with an ``ident``."""
 
 
@@ -32,7 +35,7 @@ class Level:
 
     kind: int
     ident: int = 0
-    """VLAN id, VNI, GRE key, ERSPAN or PPPoE session, HEP3 capture agent; 0 where the kind has none."""
+    """VLAN id, VNI, I-SID, GRE key, ERSPAN or PPPoE session, HEP3 capture agent; 0 where the kind has none."""
     version: int = 0
     """IP version of the outer header, 0 for what lies on the link layer."""
     low: int = 0

@@ -182,6 +182,7 @@ class Decoded:
         ``end`` is where the captured bytes of each frame stop.
         """
         for depth in range(tunnels.MAX_DEPTH + 1):
+            ip.authenticated(space, net, end)
             sport, dport, payload, captured, kind = self._transport(space, out, rows, net, end, wrapping.path)
             reports = np.flatnonzero(kind == transport.HEP)
             if len(reports):
@@ -309,11 +310,13 @@ def _inside(space: Space, rows: I64, net: ip.Internet, sport: U16, dport: U16, p
     port = tunnels.BY_PORT[dport[candidates]]
     port = np.where(port == 0, tunnels.BY_PORT[sport[candidates]], port)
     kind = np.where(udp, port, tunnels.BY_PROTOCOL[net.proto[candidates]])
-    found: list[tuple[I64, I64, U16, U16]] = []
+    # What the outer headers say of the length holds for what is inside; the snap length may have cut it.
+    wire_end = net.at + net.size
+    found: list[tuple[I64, I64, U16, U16, Mask]] = []
     for one in np.unique(kind[kind != 0]).tolist():
         mine = candidates[kind == one]
         end = payload[mine] + captured[mine]
-        inside = tunnels.open_kind(space, one - 1, payload[mine], end)
+        inside = tunnels.open_kind(space, one - 1, payload[mine], end, np.maximum(wire_end[mine], end))
         keep = np.flatnonzero(inside.good)
         mine = mine[keep]
         where = rows[mine]
@@ -323,26 +326,31 @@ def _inside(space: Space, rows: I64, net: ip.Internet, sport: U16, dport: U16, p
             pick = named == name
             path[pick] = paths.extend(path[pick], name, inside.ident[keep][pick], six[pick], net.src[mine][pick],
                                       net.dst[mine][pick])
-        found.append((mine, inside.at[keep], inside.protocol[keep], path))
+        exact = inside.exact[keep] if inside.exact is not None else np.zeros(len(keep), np.bool_)
+        found.append((mine, inside.at[keep], inside.protocol[keep], path, exact))
     if not found:
         return None
     index = np.concatenate([f[0] for f in found])
     order = np.argsort(index)
     index, at = index[order], np.concatenate([f[1] for f in found])[order]
     protocol, path = (np.concatenate([f[i] for f in found])[order] for i in (2, 3))
+    exact = np.concatenate([f[4] for f in found])[order]
     end = payload[index] + captured[index]
+    wire_end = np.maximum(wire_end[index], end)
     mirrored = protocol == ETHERNET
     network = link.follow(space, at, protocol, end, paths, path)
     six = network.protocol == IP6
-    keep = np.flatnonzero(six | (network.protocol == IP4))
+    inner = six | (network.protocol == IP4)
+    check = np.flatnonzero(exact & inner)
+    if len(check):
+        inner[check] = ip.fills(space, network.at[check], end[check], wire_end[check], six[check])
+    keep = np.flatnonzero(inner)
     if not len(keep):
         return None
     index = index[keep]
     where = rows[index]
     wrapping.propose(where, path[keep])
-    # What the outer headers say of the length holds for what is inside; the snap length may have cut it.
-    wire_end = net.at[index] + net.size[index]
-    return where, network.at[keep], end[keep], np.maximum(wire_end, end[keep]), six[keep], mirrored[keep]
+    return where, network.at[keep], end[keep], wire_end[keep], six[keep], mirrored[keep]
 
 
 def ascending(segments: list[Columns]) -> Columns:

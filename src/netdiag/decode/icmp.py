@@ -37,7 +37,7 @@ _WITH_PORTS = frozenset({6, 17, 132, 136})
 """TCP, UDP, SCTP, UDP-Lite: both ports in the first 4 bytes."""
 _EXTENSIONS = frozenset({0, 43, 60})
 """IPv6 extension headers with a length in units of 8 bytes (RFC 8200 §4)."""
-_FRAGMENT = 44
+_FRAGMENT, _AUTHENTICATION = 44, 51
 _CHAIN = 8
 """Extension headers followed; RFC 8200 §4.1 names seven in their recommended order."""
 
@@ -82,6 +82,8 @@ def quote(version: int, message: bytes) -> Quote | None:
         proto, at = packet[9], (packet[0] & 15) * 4
         source, destination = packet[12:16], packet[16:20]
         later = (packet[6] & 0x1F) << 8 | packet[7]
+        if not later:
+            proto, at = _behind_authentication(packet, proto, at)
     else:
         if len(packet) < 40 or packet[0] >> 4 != 6:
             return None
@@ -92,6 +94,15 @@ def quote(version: int, message: bytes) -> Quote | None:
         return Quote(version, proto, source, destination, None, None)
     return Quote(version, proto, source, destination,
                  int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big"))
+
+
+def _behind_authentication(packet: bytes, proto: int, at: int) -> tuple[int, int]:
+    """(protocol, where it starts) behind the authentication headers of an IPv4 packet (RFC 4302 §2)."""
+    for _ in range(_CHAIN):
+        if proto != _AUTHENTICATION or len(packet) < at + 8:
+            break
+        proto, at = packet[at], at + (packet[at + 1] + 2) * 4
+    return proto, at
 
 
 def _behind_extensions(packet: bytes) -> tuple[int, int, int]:
@@ -107,6 +118,8 @@ def _behind_extensions(packet: bytes) -> tuple[int, int, int]:
                 return proto, at, later
         elif proto in _EXTENSIONS:
             proto, at = packet[at], at + (packet[at + 1] + 1) * 8
+        elif proto == _AUTHENTICATION:
+            proto, at = packet[at], at + (packet[at + 1] + 2) * 4
         else:
             break
     return proto, at, 0

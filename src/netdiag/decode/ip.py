@@ -27,6 +27,10 @@ _EXTENSIONS = (0, 43, 44, 51, 60)
 """Hop-by-hop, routing, fragment, authentication, destination options (RFC 8200 §4, RFC 4302)."""
 _CHAIN = 8
 """Extension headers followed; RFC 8200 §4.1 names seven in their recommended order."""
+_AUTHENTICATION, _SHORTEST = 51, 12
+"""Authentication header, and its bytes without a check value (RFC 4302 §2)."""
+_PADDED = 46
+"""Bytes to which Ethernet pads what it carries (IEEE 802.3 §3.2.8)."""
 
 
 @dataclass(slots=True)
@@ -119,6 +123,41 @@ def _four(space: Space, at: I64, end: I64, wire_end: I64, out: Internet, rows: I
     out.piece[rows] = (fragment & 0x1FFF).astype(np.int64) * 8
     out.more[rows] = (fragment & 0x2000) != 0
     out.frag_id[rows] = h["id"]
+
+
+def authenticated(space: Space, net: Internet, end: I64) -> None:
+    """Passes authentication headers of IPv4 packets, which IPv6 has among its extension headers; one that does not lie
+    in its packet, and in the captured bytes before ``end``, is what the packet carries. Changes ``net`` in place.
+    """
+    todo = np.flatnonzero(net.proto == _AUTHENTICATION)
+    todo = todo[net.good[todo] & (net.version[todo] == 4) & ~net.fragment[todo]]
+    for _ in range(_CHAIN):
+        if not len(todo):
+            break
+        head = space.gather(net.at[todo], 2)
+        size = (head[:, 1].astype(np.int64) + 2) * 4  # RFC 4302 §2.2
+        there = (size >= _SHORTEST) & (size <= net.size[todo]) & (net.at[todo] + size <= end[todo])
+        todo, size = todo[there], size[there]
+        net.at[todo] += size
+        net.size[todo] -= size
+        net.proto[todo] = head[there, 0]
+        todo = todo[net.proto[todo] == _AUTHENTICATION]
+
+
+def fills(space: Space, at: I64, end: I64, stop: I64, six: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Is there an IP header at ``at`` whose packet ends where its carrier does on the wire (``stop``), but for the
+    padding of a short Ethernet frame; of IPv4 with the right checksum (RFC 791 §3.1)?
+    """
+    h = space.gather(at, 60)
+    words = h.view(">u2").astype(np.int64)
+    header = np.where(six, 40, (h[:, 0] & 15).astype(np.int64) * 4)
+    size = np.where(six, 40 + words[:, 2], words[:, 1])
+    good = (h[:, 0] >> 4 == np.where(six, 6, 4)) & (header >= 20) & (size >= header) & (at + header <= end)
+    total = (words * (np.arange(30) < header[:, None] // 2)).sum(axis=1)
+    total = (total & 0xFFFF) + (total >> 16)
+    good &= six | ((total & 0xFFFF) + (total >> 16) == 0xFFFF)
+    out: npt.NDArray[np.bool_] = good & ((at + size == stop) | ((at + size < stop) & (stop - at <= _PADDED)))
+    return out
 
 
 def _sixth(space: Space, at: I64, end: I64, wire_end: I64, out: Internet, rows: I64, addresses: Addresses6) -> None:

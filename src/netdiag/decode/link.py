@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
-from netdiag.decode import encap, link_types, llc, ppp
+from netdiag.decode import encap, link_types, llc, ppp, tags
 from netdiag.decode.ethertype import (
     CUT,
     ETHERNET,
@@ -62,7 +62,7 @@ def decode(space: Space, link: int, offset: I64, captured: npt.NDArray[np.uint32
 
 
 def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, path: U16 | None = None) -> Network:
-    """Follows Ethernet headers, VLAN tags, MPLS labels and PPPoE; ``at`` is behind the EtherType.
+    """Follows Ethernet headers, tags, MPLS labels and PPPoE; ``at`` is behind the EtherType.
 
     ``at`` and ``protocol`` are changed in place. ``path`` is what the frames are wrapped in already.
     """
@@ -81,6 +81,16 @@ def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, p
         length = rows[protocol[rows] == LLC]
         if len(length):
             at[length], protocol[length] = llc.header(space, at[length], end[length])
+
+    def passed(rows: I64, kind: int) -> I64:
+        found = tags.READERS[kind](space, at[rows], end[rows])
+        good = np.flatnonzero(found.good)
+        rows = rows[good]
+        at[rows], protocol[rows] = found.after[good], found.protocol[good]
+        if found.level is not None and len(rows):
+            wrapped(rows, found.level, found.ident[good] if found.ident is not None else None)
+        without_type(rows)
+        return rows
 
     for _ in range(_DEPTH):
         if not len(odd):
@@ -112,7 +122,9 @@ def follow(space: Space, at: I64, protocol: U16, end: I64, paths: encap.Paths, p
             if len(last):
                 wrapped(last, encap.MPLS)
             at[last], protocol[last] = _labelled(space, at[last], end[last])
-        odd = np.concatenate([ethernet, tag, pppoe, mpls])
+        others = kind[np.isin(kind, tags.KINDS)]
+        more = [passed(odd[kind == one], one) for one in np.unique(others).tolist()] if len(others) else []
+        odd = np.concatenate([ethernet, tag, pppoe, mpls, *more])
         odd = odd[at[odd] < end[odd]]
     return _bounded(at, protocol, end, path)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netdiag.capture.space import Space
-from netdiag.decode import encap, ppp
+from netdiag.decode import encap, ppp, pseudowire, tags
 from netdiag.decode.ethertype import ETHERNET, IP4, IP6, LOWEST, MPLS
 
 I64 = npt.NDArray[np.int64]
@@ -25,11 +25,15 @@ MAX_DEPTH = 8
 _EXTENSIONS = 8
 """GTP-U extension headers followed (practice: TS 29.281 §5.2 defines fewer)."""
 
-_PORTS = {4789: encap.VXLAN, 8472: encap.VXLAN, 6081: encap.GENEVE, 2152: encap.GTP, 3544: encap.TEREDO,
-          1701: encap.L2TP}
-"""RFC 7348, the Linux kernel's default for VXLAN (drivers/net/vxlan), RFC 8926, 3GPP TS 29.281, RFC 4380, RFC 2661."""
-_PROTOCOLS = {4: encap.IPIP, 41: encap.SIX, 47: encap.GRE, 97: encap.ETHERIP, 137: encap.MPLS}
-"""RFC 2003, RFC 4213, RFC 2784, RFC 3378, RFC 4023."""
+_MPLS_IN_UDP = 100
+"""A kind for the readers only: its level in the path is MPLS."""
+_WCCP = 0x883E
+_PORTS = {4789: encap.VXLAN, 8472: encap.VXLAN, 4790: encap.GPE, 6081: encap.GENEVE, 2152: encap.GTP,
+          3544: encap.TEREDO, 1701: encap.L2TP, 6080: encap.GUE, 6635: _MPLS_IN_UDP}
+"""RFC 7348, the Linux kernel's default for VXLAN (drivers/net/vxlan), draft-ietf-nvo3-vxlan-gpe, RFC 8926,
+3GPP TS 29.281, RFC 4380, RFC 2661 and RFC 3931, draft-ietf-intarea-gue, RFC 7510."""
+_PROTOCOLS = {4: encap.IPIP, 41: encap.SIX, 47: encap.GRE, 97: encap.ETHERIP, 115: encap.L2TPV3, 137: encap.MPLS}
+"""RFC 2003, RFC 4213, RFC 2784, RFC 3378, RFC 3931, RFC 4023."""
 
 BY_PORT = np.zeros(65536, np.uint8)
 BY_PROTOCOL = np.zeros(256, np.uint8)
@@ -51,11 +55,18 @@ class Inside:
     ident: U32
     kind: npt.NDArray[np.uint8] | None = None
     """Where the header itself tells more kinds apart (GRE)."""
+    exact: Mask | None = None
+    """Headers that chance writes too easily: the packet inside must fill the rest (``ip.fills``)."""
 
 
-def open_kind(space: Space, kind: int, at: I64, end: I64) -> Inside:
-    """Headers of one kind at ``at`` (payload of UDP or IP); ``end`` is where the captured payload stops."""
+def open_kind(space: Space, kind: int, at: I64, end: I64, stop: I64) -> Inside:
+    """Headers of one kind at ``at`` (payload of UDP or IP); ``end`` is where the captured payload stops, ``stop`` where
+    the packet did on the wire.
+    """
     inside = _READERS[kind](space, at, end)
+    third = np.flatnonzero((inside.kind == encap.L2TPV3) & inside.good) if inside.kind is not None else ()
+    if len(third):
+        inside.good[third], inside.at[third] = pseudowire.ethernet(space, inside.at[third], end[third], stop[third])
     # The shortest inner packet is an IPv4 header.
     inside.good &= (inside.at >= at) & (inside.at + 20 <= end)
     return inside
@@ -76,6 +87,31 @@ def _vxlan(space: Space, at: I64, end: I64) -> Inside:
     vni = h[:, 4:8].copy().view(">u4").reshape(-1) >> 8
     good = (at + 8 <= end) & (h[:, 0] & 0x08 != 0) & (h[:, 7] == 0)
     return Inside(good, at + 8, np.full(len(at), ETHERNET, np.uint16), vni.astype(np.uint32))
+
+
+def _gpe(space: Space, at: I64, end: I64) -> Inside:
+    """draft-ietf-nvo3-vxlan-gpe §3: version 0, bits I and P, not OAM; what is reserved is 0."""
+    h = space.gather(at, 8)
+    word = h.view(">u4").reshape(-1, 2)
+    protocol = np.zeros(len(at), np.uint16)
+    for number, ethertype in tags.NSH_CARRIES.items():
+        protocol[h[:, 3] == number] = ethertype
+    good = (at + 8 <= end) & (word[:, 0] >> 8 == 0x0C0000) & (protocol != 0) & (h[:, 7] == 0)
+    return Inside(good, at + 8, protocol, (word[:, 1] >> 8).astype(np.uint32))
+
+
+def _gue(space: Space, at: I64, end: I64) -> Inside:
+    """draft-ietf-intarea-gue §3 and §4: variant 0 with an IP packet and no flag but that of private data, as the Linux
+    kernel has it (include/net/gue.h); variant 1 is the IP packet itself, whose version begins with the same bits.
+    """
+    h = space.gather(at, 4)
+    bare = h[:, 0] >> 6 == 1
+    words = np.where(bare, 0, (h[:, 0] & 31).astype(np.int64))
+    here = np.minimum(at + np.where(bare, 0, 4 + words * 4), end)
+    protocol = _by_version(space, here)
+    named = np.where(h[:, 1] == 4, IP4, np.where(h[:, 1] == 41, IP6, 0))
+    good = (h[:, 0] >> 5 == 0) & (h[:, 2] == 0) & (h[:, 3] <= np.minimum(words, 1)) & (named == protocol)
+    return Inside((bare | good) & (protocol != 0), here, protocol, _none(len(at)), exact=np.ones(len(at), np.bool_))
 
 
 def _geneve(space: Space, at: I64, end: I64) -> Inside:
@@ -125,7 +161,21 @@ def _l2tp(space: Space, at: I64, end: I64) -> Inside:
     here = at + 6 + np.where(flags & 0x4000, 2, 0) + np.where(flags & 0x0800, 4, 0)
     here = np.minimum(here, end)
     here = np.minimum(here + np.where(flags & 0x0200, 2 + word[here].astype(np.int64), 0), end)
-    return _ppp(space, good, here, end)
+    out = _ppp(space, good, here, end)
+    out.kind = np.full(len(at), encap.L2TP, np.uint8)
+    third = np.flatnonzero(space.numbers(">u4")[at] == 0x30000)  # RFC 3931 §4.1.2.1: data messages of version 3
+    if len(third):
+        later = _l2tp_3(space, at[third] + 4, end[third])
+        out.good[third], out.at[third], out.protocol[third], out.kind[third] = (
+            later.good, later.at, later.protocol, encap.L2TPV3)
+    return out
+
+
+def _l2tp_3(space: Space, at: I64, end: I64) -> Inside:
+    """RFC 3931 §4.1.1: the session, which is 0 in control messages; ``pseudowire`` finds what is behind it."""
+    good = np.asarray(space.numbers(">u4")[at] != 0)
+    return Inside(good, at + 4, np.full(len(at), ETHERNET, np.uint16), _none(len(at)),
+                  np.full(len(at), encap.L2TPV3, np.uint8))
 
 
 def _ppp(space: Space, good: Mask, here: I64, end: I64) -> Inside:
@@ -153,7 +203,14 @@ def _gre(space: Space, at: I64, end: I64) -> Inside:
         ppp = _ppp(space, good[pptp], start, end[pptp])
         out.good[pptp], out.at[pptp], out.protocol[pptp], kind[pptp] = ppp.good, ppp.at, ppp.protocol, encap.PPTP
     out.good &= (version == 0) | (kind == encap.PPTP)
-    known = np.isin(protocol, (IP4, IP6, MPLS))
+    # WCCP: IPv4, in version 2 behind four bytes (draft-mclaggan-wccp-v2rev1, net/ipv4/gre_demux.c of Linux).
+    redirected = np.flatnonzero((protocol == _WCCP) & (flags == 0))
+    if len(redirected):
+        first, last = space.array[here[redirected]], end[redirected]
+        out.at[redirected] += np.where((first >> 4 == 4) & (first & 15 >= 5), 0, 4)
+        protocol[redirected] = _by_version(space, np.minimum(out.at[redirected], last))
+        out.good[redirected] &= protocol[redirected] == IP4
+    known = np.isin(protocol, (IP4, IP6, MPLS, tags.NSH))
     ethernet = np.isin(protocol, (0x6558, 0x88BE, 0x22EB))
     # ERSPAN (draft-foschiano-erspan §4): type I has no header and no GRE sequence, II has 8 bytes, III has 12 or 20.
     mirrored = np.flatnonzero(((protocol == 0x88BE) | (protocol == 0x22EB)) & (version == 0))
@@ -190,7 +247,15 @@ def _mpls_in_ip(space: Space, at: I64, end: I64) -> Inside:
     return Inside(np.ones(len(at), np.bool_), at.copy(), np.full(len(at), MPLS, np.uint16), _none(len(at)))
 
 
+def _mpls_in_udp(space: Space, at: I64, end: I64) -> Inside:
+    """RFC 7510 §3: a stack of labels, which most bytes are."""
+    out = _mpls_in_ip(space, at, end)
+    out.kind, out.exact = np.full(len(at), encap.MPLS, np.uint8), out.good.copy()
+    return out
+
+
 _READERS: dict[int, Callable[[Space, I64, I64], Inside]] = {
     encap.VXLAN: _vxlan, encap.GENEVE: _geneve, encap.GTP: _gtp, encap.TEREDO: _teredo, encap.L2TP: _l2tp,
     encap.GRE: _gre, encap.IPIP: _ip_in_ip, encap.SIX: _ip_in_ip, encap.ETHERIP: _etherip, encap.MPLS: _mpls_in_ip,
+    encap.GPE: _gpe, encap.GUE: _gue, encap.L2TPV3: _l2tp_3, _MPLS_IN_UDP: _mpls_in_udp,
 }
