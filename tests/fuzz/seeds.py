@@ -16,6 +16,7 @@ import zstandard
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from checkout import ROOT, real_captures
+from link_frames import CASES
 from mutations import LIMIT, records
 from targets import connection, joined, pcap
 
@@ -105,6 +106,15 @@ def _from_tables(out: Seeds, tables: Tables) -> None:
     out["x509"] += tables.certs["der"].to_list()[:6]
 
 
+def _frames(data: bytes) -> list[bytes]:
+    """The first frames of a pcap behind their link type; nothing of any other file."""
+    found = records(data)
+    if found is None:
+        return []
+    link = struct.unpack_from(found[0] + "I", data, 20)[0] & 0xFFFF
+    return [link.to_bytes(2, "big") + joined([record[16:][:2000] for record in found[1][:24]])]
+
+
 def collect(most: int = MOST, real: bool = True) -> Seeds:
     """Seeds for each target, at most ``most`` each and from as many samples, always the same for the same captures.
 
@@ -116,16 +126,19 @@ def collect(most: int = MOST, real: bool = True) -> Seeds:
         small = _first_packets(data)
         for target in ("captures", "engine", "two-points"):
             out[target].append(small)
-        found = records(data)
-        if found is not None:
-            link = struct.unpack_from(found[0] + "I", data, 20)[0] & 0xFFFF
-            frames = [record[16:][:2000] for record in found[1][:24]]
-            out["frames"].append(link.to_bytes(2, "big") + joined(frames))
+        out["frames"] += _frames(data)
         try:
             tables = open_captures([str(path)], options=Options(checksums=False))
         except CaptureError:
             continue
         _from_tables(out, tables)
+    # Every link type and tunnel: a mutation does not find one that no seed has.
+    wrapped = sorted((ROOT / "captures" / "samples" / "encap" / "made").glob("*.pcap"))
+    plain: dict[int, list[bytes]] = defaultdict(list)
+    for case in CASES:
+        plain[case.link].append(case.frame)
+    out["frames"] = [seed for path in wrapped for seed in _frames(path.read_bytes())] + [
+        link.to_bytes(2, "big") + joined(frames) for link, frames in plain.items()] + out["frames"][:most // 4]
     some = out["captures"][0]
     out["captures"] += [gzip.compress(some), zstandard.compress(some), _pcapng()]
     out["engine"].append(pcap(connection(b"GET / HTTP/1.1\r\n\r\n" * 200, b"HTTP/1.1 200 OK\r\n\r\n" * 200, 80)))

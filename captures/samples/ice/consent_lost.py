@@ -12,7 +12,9 @@ BREAK, STOP, END = 20.0, 50.1, 60.0
 """Seconds: last answered check, last media, end of the capture."""
 
 HIT_FRAMES = {
-    "hit": [50, 53, 58, 64, 70, 76, 82, 87, 88], "hit_counted": [50, 53, 59, 67, 74, 81, 88, 95, 96], "hit_rebound": [34, 39, 41, 46, 48, 53, 60, 67, 73, 74],
+    "hit": [50, 53, 58, 64, 70, 76, 82, 87, 88],
+    "hit_counted": [50, 53, 59, 67, 74, 81, 88, 95, 96],
+    "hit_rebound": [34, 39, 41, 46, 48, 53, 60, 67, 73, 74],
     "hit_one_way": [62, 75, 90, 105, 120, 135, 148, 150, 164], "hit_relayed": [40, 45, 51, 57, 63, 69, 74, 75],
     "hit_two_points": {"far": [40, 42, 47, 49, 54, 61], "near": [51, 54, 59, 65, 71, 77, 83, 88, 89]}}
 
@@ -64,7 +66,7 @@ def hit():
 
 
 def hit_counted():
-    """Six checks 5.8 s apart, each given up after 0.5 s: the agent counts them, and stops with the sixth, 37 s after."""
+    """Six checks 5.8 s apart, given up after 0.5 s: the agent counts them, and stops with the sixth, 37 s after."""
     wire = Wire()
     pair = Agents(wire, HOST_A, HOST_B)
     pair.connect(0.0)
