@@ -9,6 +9,7 @@ CLIENT6, SERVER6, FILTER6 = "2001:db8:20::15", "2001:db8:51::20", "2001:db8:71::
 
 HIT_FRAMES = {"hit": [5, 6], "hit_closed_port": [5, 6], "hit_other_initial_ttl": [5, 6], "hit_alone": [1, 2],
               "hit_prohibited": [1, 2, 3, 4], "hit_port_unreachable": [1, 2], "hit_host_unreachable": [1, 2],
+              "hit_protocol_unreachable": [1, 2], "hit_net_unreachable": [1, 2], "hit_next_to_the_host": [5, 6],
               "hit_prohibited_udp": [3], "hit_ipv6": [1, 2], "hit_keeps_failing": [1, 2, 3, 4, 5, 6],
               "hit_everywhere": list(range(1, 41))}
 
@@ -92,6 +93,25 @@ def hit_host_unreachable():
     return _icmp(1).sorted()
 
 
+def hit_net_unreachable():
+    """Network unreachable, from a router without a route."""
+    return _icmp(0).sorted()
+
+
+def hit_protocol_unreachable():
+    """Protocol unreachable about TCP, from a device that is not the host."""
+    return _icmp(2).sorted()
+
+
+def hit_next_to_the_host():
+    """The reset has passed one router less than the host's packets: the device before it, or another way."""
+    wire = Wire()
+    _genuine(wire)
+    wire.udp(0.5, CLIENT, 5353, SERVER, 4000, b"unrelated")
+    _refused(wire, 1.0, ttl=58)
+    return wire.sorted()
+
+
 def hit_prohibited_udp():
     """A filter prohibits a UDP flow."""
     wire = Wire()
@@ -159,6 +179,25 @@ def near_miss_then_works():
     _refused(wire, 0.0, ttl=57, cport=40000)
     _refused(wire, 1.0, ttl=57, cport=40002)
     Connection(wire, CLIENT, 40004, SERVER, 5061).open(2.0)
+    return wire.sorted()
+
+
+def near_miss_then_works_two_points():
+    """Condition: not only until it works. The same two refusals at two points are two."""
+    client, server = Wire(), Wire()
+    for wire, later, ttl in ((client, 0.0, 57), (server, 0.001, 64)):
+        _refused(wire, 0.0 + later, ttl=ttl, cport=40000)
+        _refused(wire, 1.0 + later, ttl=ttl, cport=40002)
+        Connection(wire, CLIENT, 40004, SERVER, 5061).open(2.0 + later)
+    return {"client": client.sorted(), "server": server.sorted()}
+
+
+def near_miss_udp_protocol():
+    """Condition: about UDP, only a prohibition counts. Protocol unreachable is the host's own word."""
+    wire = Wire()
+    sent = wire.udp(0.0, CLIENT, 40000, SERVER, 5090, b"one")
+    wire.icmp_error(0.005, SERVER, wire.frames[sent], type=3, code=2, ttl=57)
+    Connection(wire, CLIENT, 40001, SERVER, 443).open(1.0)
     return wire.sorted()
 
 

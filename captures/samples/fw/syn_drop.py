@@ -12,6 +12,9 @@ HIT_FRAMES = {"hit": [1, 5, 6, 7, 8, 9], "hit_two_points": {"inside": [4, 5, 6, 
               "hit_pings": [1, 2, 3, 6, 9, 10], "hit_prohibited_to_others": [1, 3, 5, 7],
               "hit_silent_host": list(range(1, 13)), "hit_gone": [8, 9, 10, 11, 12, 13],
               "hit_translated": {"inside": [4, 5, 6, 7, 8, 9]},
+              "hit_redirected": [1, 3, 4], "hit_given_up": [1, 5, 6, 7, 8],
+              "hit_answer_lost": {"client": [1, 5, 6]}, "hit_reaches_the_server": {"client": [1, 5, 6],
+                                                                                   "server": [1, 5, 6]},
               "hit_everywhere": [*range(1, 11), *range(22, 32), *range(43, 53), *range(64, 74)]}
 ALSO = ("FW-REJECT",)  # in hit_prohibited_to_others the filter refuses one client aloud
 
@@ -100,6 +103,84 @@ def hit_translated():
             other = Connection(wire, client, 40001 + number, SERVER, 443, cseq=70_000 + number)
             other.open(at + later)
     return {"inside": inside.sorted(), "outside": outside.sorted()}
+
+
+def hit_redirected():
+    """The router advises another way (ICMP redirect), and forwards the SYN: that is no answer."""
+    wire = Wire()
+    conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+    first = conn.syn(0.0)
+    wire.icmp_error(0.001, "10.20.0.1", wire.frames[first], type=5, code=1)
+    for at in BACKOFF[1:3]:
+        conn.syn(at, again=True)
+    return wire.sorted()
+
+
+def hit_given_up():
+    """A client that gives up after a second and tries anew: one or two SYNs each time, and never an answer."""
+    wire = Wire()
+    for n, at in enumerate((0.0, 5.0, 10.0)):
+        conn = Connection(wire, CLIENT, 40000 + 2 * n, SERVER, 5061)
+        conn.syn(at)
+        if n:
+            conn.syn(at + 1.0, again=True)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def hit_answer_lost():
+    """Beside the server each SYN is answered; beside the client none is: the answers get lost on the way back."""
+    client, server = Wire(), Wire()
+    for wire, later, ttl in ((client, 0.0, 64), (server, 0.001, 63)):
+        conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+        for i, at in enumerate(BACKOFF[:3]):
+            number = conn.syn(at + later, again=i > 0)
+            wire.frames[number].payload.ttl = ttl
+            if wire is server:
+                conn.segment(at + later + 0.0001, False, "SA", seq=conn.sseq, ack=conn.cseq)
+        _neighbour(wire, 0.2 + later)
+    return {"client": client.sorted(), "server": server.sorted()}
+
+
+def hit_reaches_the_server():
+    """The SYNs are beside the server too, one router on, and nothing answers."""
+    client, server = Wire(), Wire()
+    for wire, later, ttl in ((client, 0.0, 64), (server, 0.001, 63)):
+        conn = Connection(wire, CLIENT, 40000, SERVER, 5061)
+        for i, at in enumerate(BACKOFF[:3]):
+            number = conn.syn(at + later, again=i > 0)
+            wire.frames[number].payload.ttl = ttl
+        _neighbour(wire, 0.2 + later)
+    return {"client": client.sorted(), "server": server.sorted()}
+
+
+def near_miss_given_up_once_answered():
+    """Condition: the port never answers this client. It gives up twice, and the third try succeeds."""
+    wire = Wire()
+    for n, at in enumerate((0.0, 5.0)):
+        conn = Connection(wire, CLIENT, 40000 + 2 * n, SERVER, 5061)
+        conn.syn(at)
+        conn.syn(at + 1.0, again=True)
+    Connection(wire, CLIENT, 40010, SERVER, 5061).open(10.0)
+    return wire.sorted()
+
+
+def near_miss_at_the_end():
+    """Condition: there was time for an answer. The capture ends half a second after the third client's SYN."""
+    wire = Wire()
+    for n in range(4):
+        Connection(wire, CLIENT, 40000 + 2 * n, SERVER, 5061).syn(39.6 + n * 0.1)
+    _neighbour(wire)
+    return wire.sorted()
+
+
+def near_miss_given_up_twice():
+    """Condition: at least three tries in all. Two connections with one SYN each."""
+    wire = Wire()
+    for n, at in enumerate((0.0, 5.0)):
+        Connection(wire, CLIENT, 40000 + 2 * n, SERVER, 5061).syn(at)
+    _neighbour(wire)
+    return wire.sorted()
 
 
 def near_miss_two_syns():

@@ -16,6 +16,7 @@ HIT_FRAMES = {
     "hit_alone": [5, 6, 7, 8, 9, 10],
     "hit_reset": [5, 6, 7],
     "hit_two_points": {"inside": [8, 11, 12, 13, 16, 17]},
+    "hit_nothing_kept": {"inside": [5, 6, 7, 8, 9, 10]},
 }
 
 
@@ -90,14 +91,15 @@ def hit_reset():
     return wire.sorted()
 
 
-def _two_points(leaves: bool) -> dict[str, list]:
+def _two_points(leaves: bool, busy: bool = True) -> dict[str, list]:
     """Inside and outside of the device; a rest of 30 s."""
     out = {}
     for name, later in (("inside", 0.0), ("outside", 0.0004)):
         wire = Wire()
         wire.ids = count(100)
         conn = _pooled(wire, later)
-        _busy(wire, 0.05 + later, (15.0 + later, 31.0 + later))
+        if busy:
+            _busy(wire, 0.05 + later, (15.0 + later, 31.0 + later))
         if leaves or name == "inside":
             wire.ids = count(200)
             _resend(conn, 30.12 + later)
@@ -110,6 +112,30 @@ def _two_points(leaves: bool) -> dict[str, list]:
 def hit_two_points():
     """A rest of 30 s: too short for any default, but the data enters the device and does not leave it."""
     return _two_points(False)
+
+
+def hit_nothing_kept():
+    """The same, and no other connection outlived the rest: the device may have lost its whole table."""
+    return _two_points(False, busy=False)
+
+
+def near_miss_same_rest():
+    """Condition: the rest is longer than those that were survived. A request each 10 s, until the device loses its
+    table: the last rest is 2 ms longer than the others, by chance."""
+    out = {}
+    for name, later in (("inside", 0.0), ("outside", 0.0004)):
+        wire = Wire()
+        wire.ids = count(100)
+        conn = _pooled(wire, later)
+        for at in (10.12, 20.12):
+            conn.data(at + later, True, b"tick")
+        if name == "inside":
+            wire.ids = count(200)
+            _resend(conn, 30.142)
+        wire.ids = count(300)
+        Connection(wire, CLIENT, 40002, SERVER, 8080).open(32.0 + later)
+        out[name] = wire.sorted()
+    return out
 
 
 def near_miss_two_points_inconclusive():

@@ -18,6 +18,8 @@ from netdiag.tables.schema import U8, U16, U32, empty, schema
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
+REDIRECT = 5
+"""Type of an ICMPv4 redirect (RFC 792); ICMPv6's is no error message (RFC 4443 §2.1)."""
 ROW_LIMIT = 200_000
 """Errors read at each capture point; a flood says nothing new after that many, the rest is counted (practice)."""
 
@@ -91,6 +93,13 @@ def build(tables: Tables) -> pl.DataFrame:
     }
     wanted = schema(IcmpError)
     return pl.DataFrame({n: pl.Series(n, columns[n]).cast(wanted[n]) for n in wanted}, schema=wanted)
+
+
+def complained(tables: Tables) -> pl.Series:
+    """Flows of which a router or host says that a packet did not get there. A redirect (type 5) is advice: the router
+    that gives it has forwarded the packet (RFC 1122 §3.2.2.2)."""
+    failed = (pl.col("version") == 6) | (pl.col("type") != REDIRECT)
+    return tables.icmp.filter(failed)["quoted_flow"].drop_nulls().unique()
 
 
 def _errors(p: Packets) -> npt.NDArray[np.int64]:

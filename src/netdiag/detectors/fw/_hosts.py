@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -14,6 +16,8 @@ PROHIBITED4, PROHIBITED6 = (9, 10, 13), (1, 5, 6)
 """Codes of ICMP type 3 (RFC 1812 §5.2.7.1) and of ICMPv6 type 1 (RFC 4443 §3.1) that only a filter sends."""
 ECHO_REPLIES = (0, 129)
 """ICMP (RFC 792) and ICMPv6 (RFC 4443 §4.2)."""
+RETRY_NS = 1_000_000_000
+"""Time for an answer: the first retransmission timer (RFC 6298 §2.1)."""
 LOOK = 1000
 """Packets of a host that are looked through for one of another port (practice)."""
 
@@ -68,6 +72,71 @@ class Heard:
         six = ((flags & IPV6) != 0).astype(np.uint64)
         key: npt.NDArray[np.uint64] = point.astype(np.uint64) << np.uint64(33) | six << np.uint64(32) | address
         return key
+
+
+class Beyond(NamedTuple):
+    """Where else the SYNs of a connection were seen that its own point shows no answer to."""
+
+    answered: str
+    """A point that shows them answered; "" without."""
+    farther: str
+    """A point that they reached after this one, by their TTL, and that shows no answer either; "" without."""
+
+
+def beyond(tables: Tables, silent: pl.DataFrame) -> dict[int, Beyond]:
+    """For connections of ``silent`` (rows of ``Tables.tcp``), by number; only those that another point shows too.
+
+    The same ends and the same sequence number: no connection that used the ports before.
+    """
+    if len(tables.points) < 2:
+        return {}
+    ends = ["client", "client_port", "server", "server_port"]
+    p, columns = tables.packets, ["point", *ends, "syn_packets", "packets_server", "syn_ttl", "connection"]
+
+    def numbered(c: pl.DataFrame) -> pl.DataFrame:
+        first = c["syn_packets"].list.first().to_numpy()
+        return c.with_columns(isn=pl.Series(p.tcp.seq[np.searchsorted(p.tcp.row, first)], dtype=pl.UInt32))
+
+    mine = numbered(silent.select(columns))
+    others = numbered(tables.tcp.select(columns).filter(pl.col("syn_packets").list.len() > 0).join(
+        mine.select(ends).unique(), on=ends, how="semi", maintain_order="left"))
+    pairs = mine.join(others, on=[*ends, "isn"], suffix="_there", maintain_order="left").filter(
+        pl.col("point") != pl.col("point_there"))
+    out: dict[int, Beyond] = {}
+    for connection, point, answers, here, there in pairs.select(
+            "connection", "point_there", "packets_server_there", "syn_ttl", "syn_ttl_there").iter_rows():
+        answered, farther = out.get(connection, Beyond("", ""))
+        if answers:
+            answered = answered or point
+        elif there < here:
+            farther = farther or point
+        out[connection] = Beyond(answered, farther)
+    return out
+
+
+def given_up(tables: Tables, started: pl.DataFrame, min_syns: float) -> pl.DataFrame:
+    """Connections with fewer SYNs than ``min_syns`` that a client gave up before the next one, to a port that it tried
+    ``min_syns`` times or more in all and that never said a word to it.
+
+    Those begun in the last second are left out: their answer may come after the capture.
+    """
+    key = ["point", "client", "server", "server_port"]
+    end = dict(tables.quality.select("point", "last_ns").iter_rows())
+    syns = pl.col("syn_packets").list.len()
+    few = started.filter((syns < min_syns) & only_syns())
+    if not few.height:
+        return few
+    before = pl.col("point").replace_strict(end, return_dtype=pl.Int64) - RETRY_NS
+    few = few.join(started.filter(pl.col("packets_server") > 0), on=key, how="anti", maintain_order="left")
+    few = few.filter(pl.col("last_ns") < before)
+    often = few.group_by(key).agg(tries=syns.sum(), connections=pl.len()).filter(
+        (pl.col("tries") >= min_syns) & (pl.col("connections") > 1))
+    return few.join(often, on=key, how="semi", maintain_order="left")
+
+
+def only_syns() -> pl.Expr:
+    """Rows of ``Tables.tcp`` that hold SYNs of the client and nothing else."""
+    return (pl.col("packets_server") == 0) & (pl.col("packets_client") == pl.col("syn_packets").list.len())
 
 
 def prohibitions(tables: Tables) -> dict[tuple[str, str, int], str]:

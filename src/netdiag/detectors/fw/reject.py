@@ -2,14 +2,16 @@
 
 A host without a listener answers a SYN with a reset whose acknowledgment number is the SYN's number plus one (RFC
 9293 §3.10.7.1). A packet filter that rejects does the same in the host's name, or sends an ICMP error: network, host
-or communication administratively prohibited (RFC 1812 §5.2.7.1; RFC 4443 §3.1), or port unreachable, which a host
-itself never sends about TCP because TCP has its reset (RFC 1122 §3.2.2.1). A reset in the host's name comes from
-where the filter stands: its TTL has passed another number of routers than the host's genuine packets.
+or communication administratively prohibited (RFC 1812 §5.2.7.1; RFC 4443 §3.1), or port or protocol unreachable, which
+a host itself never sends about TCP because it speaks TCP and TCP has its reset (RFC 1122 §3.2.2.1). A reset in the
+host's name comes from where the filter stands: its TTL has passed another number of routers than the host's genuine
+packets.
 
 **What lifts the suspicion.** Genuine packets of the same host in the capture: at the same distance, the host itself
-refused and the port is closed (probable); two or more hops nearer or farther, a device on the way did (confirmed). An
-ICMP error names its sender; the prohibited codes and port unreachable about TCP are the word of a filter (confirmed).
-Host unreachable is the word of a router that found no way or no neighbour (probable).
+refused and the port is closed (probable); two or more hops nearer or farther, a device on the way did (confirmed).
+One hop does not tell a filter right before the host from another way (suspected). An ICMP error names its sender; the
+prohibited codes, and port or protocol unreachable about TCP, are the word of a filter (confirmed). Network or host
+unreachable is the word of a router that found no way or no neighbour (probable).
 
 **What looks alike and is not it.** TTLs start at 64, 128 or 255: resets of a host may start elsewhere than its data,
 at the same distance. A reset whose acknowledgment number is another one belongs to an old connection, a reset after
@@ -58,7 +60,7 @@ PATTERN = Pattern(
     references=(Reference("RFC 9293 §3.10.7.1"), Reference("RFC 1812 §5.2.7.1"), Reference("RFC 1122 §3.2.2.1"),
                 Reference("RFC 4443 §3.1"), Reference("RFC 792")),
     filter="(tcp.flags.reset == 1 && tcp.seq == 1 && tcp.ack == 1) || "
-           "(icmp.type == 3 && icmp.code in {1, 3, 9, 10, 13}) || icmpv6.type == 1",
+           "(icmp.type == 3 && icmp.code in {0, 1, 2, 3, 6, 7, 9, 10, 11, 12, 13}) || icmpv6.type == 1",
     mitigation="Closed port: start the service, or correct the address or port that clients use. Filter: permit this "
                "flow on the device that the ICMP source address or the TTL points to.",
     fix="Bring the service and the rule set into one description that is deployed together.",
@@ -68,15 +70,20 @@ PATTERN = Pattern(
     settings=(Setting("min_refused", 3, "refusals", "practice: one or two before success are a restart or a probe"),),
 )
 
-FILTERED4, UNREACHED4 = (3, 9, 10, 13), (1,)
-"""Codes of ICMP type 3: port unreachable and the prohibited ones; host unreachable (RFC 792, RFC 1812 §5.2.7.1)."""
+FILTERED4, UNREACHED4 = (2, 3, 9, 10, 13), (0, 1, 6, 7, 11, 12)
+"""Codes of ICMP type 3: protocol and port unreachable, and the prohibited ones; network and host unreachable or
+unknown, also for a type of service (RFC 792, RFC 1812 §5.2.7.1)."""
 FILTERED6, UNREACHED6 = (1, 4, 5, 6), (0, 3)
 """Codes of ICMPv6 type 1: prohibited, port, policy, reject route; no route and address unreachable (RFC 4443 §3.1)."""
-PORT4, PORT6 = 3, 4
-"""The host's own words about UDP, a filter's about TCP."""
+PORT4, PORT6 = (2, 3), (4,)
+"""The host's own words about others than TCP, a filter's about TCP."""
 _ENDS = ("client", "server", "server_port")
 Wide = dict[tuple[str, int], tuple[int, int]]
 """As ``destinations.wide`` gives it."""
+NO_WAY = "Correct the address that clients use, or the route on DEVICE; or bring the host or its network back."
+"""What to do where a router finds no way."""
+TELLING_S = 0.001
+"""Round trips below it differ by what the hosts themselves take (practice)."""
 DETAILED = 200
 """Refusals of one kind that are described closely; the others of a flood are counted (practice)."""
 
@@ -91,7 +98,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     many = wide(pl.concat([refused.select(*_ENDS), errors.filter(pl.col("quoted_proto") == TCP).select(
         client="quoted_source", server="quoted_destination", server_port="quoted_destination_port")]), started)
     found_here = _by_reset(tables, refused, many) + _by_icmp(tables, errors, many)
-    count = Counter(o.group for o in found_here)
+    # One that was captured at two points is one.
+    count = Counter(group for group, _ in {(o.group, o.subject) for o in found_here})
     last: dict[tuple[str, ...], int] = {}
     for o in found_here:
         last[o.group] = max(last.get(o.group, 0), o.end_ns)
@@ -115,7 +123,7 @@ def _errors(tables: Tables) -> pl.DataFrame:
     kinds = tables.icmp.filter(pl.col("type") == pl.when(v4).then(3).otherwise(1)).filter(
         pl.when(v4).then(code.is_in((*FILTERED4, *UNREACHED4))).otherwise(code.is_in((*FILTERED6, *UNREACHED6))))
     filtered = pl.when(v4).then(code.is_in(FILTERED4)).otherwise(code.is_in(FILTERED6))
-    port = pl.when(v4).then(code == PORT4).otherwise(code == PORT6)
+    port = pl.when(v4).then(code.is_in(PORT4)).otherwise(code.is_in(PORT6))
     kinds = kinds.with_columns(filtered=filtered, port=port)
     begun = tables.tcp.filter((pl.col("packets_server") > 0) | pl.col("midstream"))["flow"].unique()
     known = pl.col("quoted_flow").is_not_null()
@@ -139,7 +147,7 @@ def _by_reset(tables: Tables, refused: pl.DataFrame, many: Wide) -> list[Occurre
         delay = (int(tables.packets.ts[reset]) - int(tables.packets.ts[c.syn_packets[0]])) / 1e9
         rtt = fastest.get((c.point, c.server))
         reasons = speaker.reasons
-        if rtt is not None and delay < rtt / 2:
+        if rtt is not None and rtt >= TELLING_S and delay < rtt / 2:
             reasons += (f"the reset came after {delay * 1000:.1f} ms; the host's handshakes take {rtt * 1000:.1f} ms "
                         "or more",)
         facts: dict[str, str | int | float] = {
@@ -191,14 +199,29 @@ def _speaker(c: Connection, genuine: tuple[int, ...]) -> _Speaker:
     if foreign(ttl, genuine):
         return _Speaker("A device on the path refuses new connections", "sent by a device on the path",
                         Confidence.CONFIRMED, (answer, f"the reset has passed {number_of(hops(ttl), 'routers')} (TTL "
-                                                       f"{ttl}), genuine packets of {c.server} {hops(genuine[0])} "
+                                                       f"{ttl}), genuine packets of {c.server} {_passed(genuine)} "
                                                        f"(TTL {seen})"))
+    if hops(ttl) not in map(hops, genuine):
+        return _Speaker(
+            "New connections are refused", "sent from one router nearer or farther than the host's other packets",
+            Confidence.SUSPECTED, (answer, f"the reset has passed {number_of(hops(ttl), 'routers')} (TTL {ttl}), other "
+                                           f"packets of {c.server} {_passed(genuine)} (TTL {seen})"), (
+                Alternative("the device next to the host refuses, in its name or for an address that is its own",
+                            "it stands one router away from what else answers there",
+                            "one hop may be another way, too"),
+                Alternative("nothing listens on the port", "a closed port is the usual reason",
+                            "the reset did not pass as many routers as the host's other packets")))
     return _Speaker(
         "New connections are refused: nothing listens on the port", "sent from where the host is",
         Confidence.PROBABLE, (answer, f"the reset (TTL {ttl}) comes from as far as other packets of {c.server} "
                                       f"(TTL {seen})"),
         (Alternative("a filter on the host, or a load balancer without a healthy member, refuses",
                      "it would stand at the same distance", "nothing here; ask the host what listens"),))
+
+
+def _passed(ttls: tuple[int, ...]) -> str:
+    """Routers that they have passed: "7", "0 or 7"."""
+    return " or ".join(str(n) for n in sorted({hops(ttl) for ttl in ttls}))
 
 
 def _by_icmp(tables: Tables, errors: pl.DataFrame, many: Wide) -> list[Occurrence]:
@@ -234,5 +257,6 @@ def _by_icmp(tables: Tables, errors: pl.DataFrame, many: Wide) -> list[Occurrenc
             reasons=(f"ICMP type {e['type']} code {e['code']} from {e['source']} quotes the packet",),
             evidence=tables.evidence([*syns.get(flow, ()), *e["packet"]], facts) if i < DETAILED else (),
             flows=() if flow is None else (flow,), keys=frozenset(keys),
-            start_ns=min(e["ts_ns"]), end_ns=max(e["ts_ns"]), next_capture=wanted))
+            start_ns=min(e["ts_ns"]), end_ns=max(e["ts_ns"]), next_capture=wanted,
+            mitigation="" if e["filtered"] else NO_WAY.replace("DEVICE", e["source"])))
     return out

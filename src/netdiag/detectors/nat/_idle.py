@@ -106,8 +106,9 @@ class Neighbours:
         """``suspects``: connections that died after a rest themselves, and its seconds. They say nothing about the
         path, unless the rest was no longer than usual between these hosts."""
         s = segments(tables)
-        same = tables.tcp.filter((pl.col("point") == c.point) & (pl.col("client") == c.client)
-                                 & (pl.col("server") == c.server))["connection"].to_numpy().astype(np.int64)
+        here = tables.tcp.filter((pl.col("point") == c.point) & (pl.col("client") == c.client)
+                                 & (pl.col("server") == c.server))
+        same = here["connection"].to_numpy().astype(np.int64)
         start, size = s.start[same], s.size[same]
         entry = np.repeat(start - np.cumsum(size) + size, size) + np.arange(int(size.sum()))
         ts: I64 = tables.packets.ts[s.row[entry]]
@@ -116,14 +117,24 @@ class Neighbours:
         genuine = (s.flags[entry] & RST) == 0
         self.survived_s = _survived(ts, client, number, genuine)
         """Longest rest, seconds, after which the other side of who spoke first was heard again."""
-        unusual = self.survived_s + max(1.0, 0.02 * self.survived_s)
-        stranger = ~np.isin(same, [c for c, idle_s in suspects.items() if idle_s > unusual])[number]
+        self.usual_s = self.survived_s + max(1.0, 0.02 * self.survived_s)
+        """No timer lies between two rests that hardly differ (practice: as the tolerance of ``SHORTEST_S`` and FIT)."""
+        stranger = ~np.isin(same, [c for c, idle_s in suspects.items() if idle_s > self.usual_s])[number]
+        self._began = here["first_ns"].to_numpy()
+        self._last = np.zeros((2, len(same)), np.int64)
+        for side in (0, 1):
+            mine = genuine & (client == bool(side))
+            np.maximum.at(self._last[side], number[mine], ts[mine])
         self._heard = [np.sort(ts[genuine & (client == bool(side))]) for side in (0, 1)]
         self._tried = [np.sort(ts[stranger & (client == bool(side))]) for side in (0, 1)]
 
     def heard(self, by_client: bool, after: int, until: int) -> bool:
         """Did that side send anything but resets in (after, until]?"""
         return _any(self._heard[by_client], after, until)
+
+    def kept(self, before: int, after: int) -> bool:
+        """Is there a connection that began before ``before``, and both sides of which were heard after ``after``?"""
+        return bool(((self._began < before) & (self._last.min(axis=0) > after)).any())
 
     def tried(self, by_client: bool, after: int, until: int) -> bool:
         """Did that side send in (after, until] on connections that are no suspects?"""

@@ -38,6 +38,7 @@ from netdiag.model import (
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
+from netdiag.tables.icmp import complained
 from netdiag.tables.schema import rows
 from netdiag.tables.tcp import Connection
 from netdiag.tables.vanished import Translated
@@ -108,7 +109,7 @@ def _failed(tables: Tables) -> pl.DataFrame:
         & ((pl.col("packets_server") == 0) | (
             pl.col("syn_ack_packet").is_not_null() & (pl.col("syn_packets").list.get(2, null_on_oob=True)
                                                       < pl.col("syn_ack_packet"))))
-        & ~pl.col("flow").is_in(tables.icmp["quoted_flow"].drop_nulls().unique().implode()))
+        & ~pl.col("flow").is_in(complained(tables).implode()))
 
 
 def _occurrences(tables: Tables, failed: pl.DataFrame, fate: Fate, seen_at: str) -> list[Occurrence]:

@@ -6,14 +6,16 @@ with doubling waits (RFC 6298 §5.5) and no answer comes, while other connection
 Keep-alives of the hosts do not help: they start after two hours (RFC 9293 §3.8.4; `tcp_keepalive_time`), if at all.
 
 **What lifts the suspicion.** Three or more connections that died after the same rest (probable). A second capture
-behind the device: the data enters and does not leave it, whatever the length of the rest (confirmed). A reset in the
+behind the device: the data enters and does not leave it, whatever the length of the rest (probable), while it kept
+another connection all that time, so that it has not lost its whole table (confirmed). A reset in the
 peer's name that has passed another number of routers than the peer's packets: the device itself spoke (confirmed).
 The longest rest that was survived and the shortest that was not enclose the timer.
 
 **What looks alike and is not it.** A host that crashed or a path that broke answers nobody: new connections between
-the same hosts fail too, or a router says so by ICMP. A longer rest that another connection survived refutes the
-timer. A receiver that closed its window is full, not forgotten. Keep-alives that were answered are no rest. A reset
-from the peer's own distance is the peer's, or of a load balancer that owns the address.
+the same hosts fail too, or a router says so by ICMP. A rest that another connection survived, longer or hardly
+shorter, refutes the timer: what lost its table (a restart, a new rule set) forgets busy connections as well. A
+receiver that closed its window is full, not forgotten. Keep-alives that were answered are no rest. A reset from the
+peer's own distance is the peer's, or of a load balancer that owns the address.
 Copies of a segment without growing waits between them are duplicates of the capture (CAP-DUP).
 """
 
@@ -40,6 +42,7 @@ from netdiag.model import (
 )
 from netdiag.tables import Tables
 from netdiag.tables.destinations import by_destination
+from netdiag.tables.icmp import complained
 from netdiag.tables.schema import rows
 from netdiag.tables.tcp import Connection
 from netdiag.tables.vanished import Vanished
@@ -102,16 +105,19 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             continue
         alive = near.heard(other, d.start_ns, d.end_ns)
         later = alive or near.heard(other, d.end_ns, EVER)
-        if d.idle_s <= near.survived_s or (
+        if d.idle_s <= near.usual_s or (
                 not alive and near.tried(d.by_client, d.start_ns, d.end_ns if later else EVER)):
             continue
         lost_at = vanished.at(d.sends) if later and number < DETAILED else ""
         sent = f"the same data was sent {len(d.sends)} times with growing waits, without ACK or reset"
         works = "other connections of the same hosts work " + ("meanwhile" if alive else "afterwards")
         if lost_at:
-            accepted.append((d, Confidence.CONFIRMED, (
-                sent, works, f"the data is seen at {c.point} and not at {lost_at}, which shows other packets of these "
-                "hosts"), lost_at))
+            kept = near.kept(d.start_ns - int(d.idle_s * 1e9), d.start_ns)
+            reasons = [sent, works, f"the data is seen at {c.point} and not at {lost_at}, which shows other packets of "
+                                    "these hosts"]
+            if kept:
+                reasons.append("another connection of these hosts began before that rest and outlived it")
+            accepted.append((d, Confidence.CONFIRMED if kept else Confidence.PROBABLE, tuple(reasons), lost_at))
         elif d.idle_s >= settings["min_idle_s"]:
             accepted.append((d, Confidence.SUSPECTED, (sent, *((works,) if later else ())), ""))
         elif later:
@@ -123,13 +129,17 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             f"{number_of(len(short), 'connections')} died after a rest of {seconds(min(d.idle_s for d in short))} or "
             "more while others work; no device forgets that soon by default (setting min_idle_s)",
             PATTERN.next_capture)
-    return clear(f"{number_of(running.height, 'connections')} with data; none died with its first data after a rest")
+    met = f"{number_of(running.height, 'connections')} with data"
+    if quiet:
+        return clear(f"{met}; {number_of(len(quiet), 'connections')} fell silent for good after a rest, but no timer "
+                     "shows: these hosts had borne such a rest, or nothing of them answers any more, or nothing else "
+                     "of them is here")
+    return clear(f"{met}; none fell silent for good with its first data after a rest")
 
 
 def _deaths(tables: Tables, running: pl.DataFrame, settings: dict[str, float]) -> list[Death]:
     tried, rested = settings["min_sends"], pl.col("max_idle_s") >= SHORTEST_S
-    complained = tables.icmp["quoted_flow"].drop_nulls().unique().implode()
-    silent = running.filter(rested & ~pl.col("flow").is_in(complained) & (
+    silent = running.filter(rested & ~pl.col("flow").is_in(complained(tables).implode()) & (
         (pl.col("tail_client_unacked") >= tried) | (pl.col("tail_server_unacked") >= tried)))
     out = [d for c in rows(silent, Connection)
            for by_client, sends in ((True, c.tail_client_unacked), (False, c.tail_server_unacked))
@@ -172,7 +182,9 @@ def _occurrences(tables: Tables, accepted: list[tuple[Death, Confidence, tuple[s
             absence=confidence is Confidence.SUSPECTED, clock=bool(lost_at), constant=round(d.idle_s, 3),
             start_ns=d.start_ns, end_ns=d.end_ns, limitations=() if later or d.reset is not None else
             ("no other connection of these hosts shows that the path was alive",),
-            alternatives=() if confidence is Confidence.CONFIRMED else (Alternative(
+            alternatives=() if confidence is Confidence.CONFIRMED else (*(() if lost_at else (Alternative(
                 "the peer crashed or lost its network", "nothing answers",
-                "other connections of the same hosts work" if later else "nothing here"),)))
+                "other connections of the same hosts work" if later else "nothing here"),)), Alternative(
+                "the device lost its whole table meanwhile: a restart, a failover, a new rule set",
+                "it forgets all connections then, whatever their rest", "nothing here; its log tells"))))
     return out

@@ -180,8 +180,11 @@ def _number(value: object) -> int:
 
 def _occurrence(tables: Tables, c: _Change, bore: float, lost: float, times: int, detailed: bool) -> Occurrence:
     row, source = c.row, str(c.row["source"])
-    bracket = f"this NAT bore {seconds(bore)} of silence and no longer {seconds(lost)}" if bore >= SHORT_S else \
-        f"this NAT forgot a mapping within {seconds(lost)} of silence"
+    bracket = f"this NAT forgot a mapping within {seconds(lost)} of silence"
+    if bore >= lost:
+        bracket += f", and kept another one over {seconds(bore)}: its timers differ, or it was no timer"
+    elif bore >= SHORT_S:
+        bracket = f"this NAT bore {seconds(bore)} of silence and no longer {seconds(lost)}"
     reasons = [f"port {row['old_source_port']} became {row['source_port']} after {seconds(c.silence_s)} without a "
                "packet of the client, with the same Call-ID and Contact",
                f"{number_of(c.vain, 'packets')} to the old port got lost, the first after {seconds(c.lost_s)} of that "
