@@ -117,6 +117,19 @@ def test_only_some_calls() -> None:
     assert len(call_details(world([say(0, A, B, "OPTIONS", cseq="1 OPTIONS")]))) == 0
 
 
+def test_a_redirection_is_no_failure() -> None:
+    rows = [say(0, A, B, "INVITE"), say(0.4, B, A, "302 Moved Temporarily", tags=("a", "b"))]
+    call, = world(rows).calls.iter_rows(named=True)
+    assert (call["state"], call["status"]) == ("redirected", 302)
+
+
+def test_the_reason_of_another_branch_is_not_that_of_the_call() -> None:
+    gone = say(3, A, B, "CANCEL", cseq="1 CANCEL", more=('Reason: SIP;cause=200;text="Call completed elsewhere"',))
+    left = say(9, B, A, "BYE", cseq="1 BYE", branch="z9hG4bK9", tags=("b", "a"))
+    row = only([*answered()[:6], gone, left])
+    assert (row["release"], row["sip_cause"], row["cause"]) == ("BYE", None, "")
+
+
 def test_reason_values() -> None:
     assert reasons('Q.850;cause=17;text="User busy", SIP;cause=486') == [
         Reason("Q.850", 17, "User busy"), Reason("SIP", 486, "")]

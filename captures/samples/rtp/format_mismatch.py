@@ -93,6 +93,16 @@ def near_miss_another_line():
     return wire.sorted()
 
 
+def near_miss_next_call():
+    """Condition: during the call. The next one uses the same ports, SSRC and numbering, and another codec."""
+    wire = Wire()
+    for n, kind, name in ((0, 0, "PCMU/8000"), (1, 8, "PCMA/8000")):
+        at = call(wire, 2.1, body(PHONE, PORT, {kind: name}, "sendonly"), body(
+            GATEWAY, GATEWAY_PORT, {kind: name}, "recvonly"), n + 1, 2.3 * n)
+        forth(wire, at + 0.02, 2.0, payload=lambda i, kind=kind: kind, first=1000 + 22 * n, stamp=720 * 22 * n)
+    return wire.sorted()
+
+
 def near_miss_number_of_the_receiver():
     """Condition: the number is not in the receiver's list. Here the phone uses the gateway's."""
     wire, at = _call(OFFER, ANSWER)

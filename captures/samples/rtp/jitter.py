@@ -5,7 +5,8 @@ from _craft.rtp import GATEWAY, GATEWAY_PORT, PHONE, PORT, body, call, forth, pa
 
 HIT_FRAMES = {"hit": [6, 116, 138], "hit_jitter": [6, 115, 138], "hit_reported": [6, 116, 138, 139],
               "hit_all": [21, 22, 23, 24, 459, 461, 463, 464, 547, 549, 551, 552],
-              "hit_two_points": {"far": [6, 116, 138], "near": [6, 138]}}
+              "hit_two_points": {"far": [6, 116, 138], "near": [6, 138]},
+              "hit_two_points_unlatched": {"far": [6, 61, 72], "near": [7, 62, 73]}}
 
 
 def _often(i: int) -> float:
@@ -40,6 +41,13 @@ def hit_reported():
 def hit_two_points():
     """The stream leaves the phone's network evenly and is uneven before the gateway."""
     return {"far": _stream().sorted(), "near": _stream(lambda i: 0.0).sorted()}
+
+
+def hit_two_points_unlatched():
+    """Uneven at both points; before it learns the phone's address, the relay sends one packet elsewhere."""
+    near = _stream(seconds=6.0)
+    near.udp(0.1, PHONE, PORT, "10.20.0.15", GATEWAY_PORT, packet(999, 0, 1))
+    return {"far": _stream(seconds=6.0).sorted(), "near": near.sorted()}
 
 
 def hit_all():

@@ -9,7 +9,8 @@ SYNS = (0.0, 1.0, 3.0, 7.0)
 
 HIT_FRAMES = {"hit": [4, *range(7, 12)], "hit_refused": [4, 8, 9, 11, 12], "hit_young": [4, *range(8, 12)],
               "hit_restored": [4, *range(7, 12), 15], "hit_contact": [4, *range(7, 12)],
-              "hit_unacked": [4, *range(11, 16)], "hit_tls": list(range(7, 12)), "hit_430": [4, 8, 9],
+              "hit_unacked": [4, *range(11, 16)], "hit_tls": list(range(7, 12)),
+              "hit_another_device": [4, 8, 9, 18, 19, 20, 21], "hit_430": [4, 8, 9],
               "hit_480": [4, 8, 9, 11, 12]}
 
 
@@ -25,12 +26,13 @@ class Phone:
         connection.open(at)
         return connection
 
-    def register(self, connection: Connection, at: float, expires: int = 3600, contact: str = "") -> None:
+    def register(self, connection: Connection, at: float, expires: int = 3600, contact: str = "", aor: str = AOR,
+                 call_id: str = "reg-1") -> None:
         """REGISTER and its 200."""
         self.number += 1
         where = contact or f"{PHONE}:{connection.cport}"
-        head = (f"Via: SIP/2.0/TCP {where};branch=z9hG4bK{self.number}\r\nFrom: <{AOR}>;tag=1\r\nTo: <{AOR}>{{}}\r\n"
-                f"Call-ID: reg-1\r\nCSeq: {self.number} REGISTER\r\n"
+        head = (f"Via: SIP/2.0/TCP {where};branch=z9hG4bK{self.number}\r\nFrom: <{aor}>;tag=1\r\nTo: <{aor}>{{}}\r\n"
+                f"Call-ID: {call_id}\r\nCSeq: {self.number} REGISTER\r\n"
                 f"Contact: <sip:100@{where};transport=tcp>;expires={expires}\r\nContent-Length: 0\r\n\r\n")
         connection.data(at, True, f"REGISTER sip:pbx.example SIP/2.0\r\n{head.format('')}".encode())
         connection.data(at + 0.05, False, f"SIP/2.0 200 OK\r\n{head.format(';tag=2')}".encode())
@@ -42,6 +44,11 @@ class Phone:
         for i, later in enumerate(syns):
             connection.syn(at + later, again=i > 0)
         return connection
+
+    def refuse(self, at: float) -> None:
+        """The registrar tries to open a connection, and the phone's host resets it."""
+        connection = self.reach(at, syns=(0.0,))
+        connection.segment(at + 0.02, False, "RA", ack=connection.cseq)
 
     def call(self, at: float, status: int) -> None:
         """Somebody calls, and the registrar refuses."""
@@ -72,8 +79,7 @@ def hit_refused():
     """The phone closed its connection; its host resets the new one."""
     phone, connection = _registered()
     connection.close(60.0)
-    connection = phone.reach(90.0, syns=(0.0,))
-    connection.segment(90.02, False, "RA", ack=connection.cseq)
+    phone.refuse(90.0)
     return phone.sorted()
 
 
@@ -156,6 +162,42 @@ def near_miss_registers_again():
     phone, _ = _registered()
     phone.reach(400.0)
     phone.register(phone.connect(405.0, 41777), 405.1)
+    return phone.sorted()
+
+
+def _started_again(aor: str = AOR) -> Phone:
+    """A phone closes its connection without leave; then one of that address registers ``aor`` over another."""
+    phone, connection = _registered()
+    connection.close(50.0)
+    again = phone.connect(60.0, 41002)
+    phone.register(again, 60.1, aor=aor, call_id="reg-2")
+    return phone
+
+
+def near_miss_started_again():
+    """Condition: no newer connection of the client. The phone restarted: another Call-ID, and its old Contact dies."""
+    phone = _started_again()
+    phone.refuse(90.0)
+    return phone.sorted()
+
+
+def hit_another_device():
+    """The newer connection from that address is of another address of record, as behind a NAT."""
+    phone = _started_again("sip:101@pbx.example")
+    phone.reach(90.0)
+    return phone.sorted()
+
+
+def near_miss_started_again_tls():
+    """Condition: no newer connection of the client. With TLS and no keys, too."""
+    phone = Phone(5061)
+    for start, cport in ((0.0, 41000), (60.0, 41002)):
+        connection = phone.connect(start, cport)
+        connection.data(start + 0.1, True, b"\x17\x03\x03\x00\x20" + bytes(32))
+        connection.data(start + 0.2, False, b"\x17\x03\x03\x00\x20" + bytes(32))
+        if not start:
+            connection.close(50.0)
+    phone.refuse(90.0)
     return phone.sorted()
 
 

@@ -41,7 +41,8 @@ class Call:
     """How many hops of the path were captured at this point."""
     transport: str
     state: str
-    """trying, ringing, answered, completed (BYE answered or seen), cancelled, failed, timeout, midstream."""
+    """trying, ringing, answered, completed (BYE answered or seen), cancelled, redirected (3xx), failed, timeout,
+    midstream."""
     invite_ns: int
     """First INVITE (or first message of a midstream call)."""
     ringing_ns: int | None
@@ -55,7 +56,8 @@ class Call:
     bye_by: str | None
     """"caller" or "callee"."""
     reason_message: U32 | None
-    """The first BYE, CANCEL or failure with a Reason header (``sip_details`` has its text)."""
+    """The first BYE, CANCEL or failure with a Reason header (``sip_details`` has its text); of an answered call a BYE,
+    since a CANCEL and its 487 are those of another branch (RFC 3261 §16.7)."""
     invite_message: U32 | None
     answer_message: U32 | None
     bye_message: U32 | None
@@ -168,11 +170,12 @@ def build(tables: Tables) -> pl.DataFrame:
     acked = first_of(call, count, method["ACK"] & (at >= 0) & (cseq == cseq[at]) & (np.arange(len(data)) > at))
     gone = np.where(answered >= 0, bye, np.where(bye >= 0, bye, np.where(cancel >= 0, cancel, ended)))
     last_seen = _last_seen(tables, data["point"].gather(pl.Series(lead)))
-    state = np.full(count, "trying", "<U9")
+    state = np.full(count, "trying", "<U10")
     state[progress >= 0] = "ringing"
     waited = (asked >= 0) & (replied < 0) & (last_seen - ns[lead] >= TIMER_B_NS)
     state[waited | (final_status == 408)] = "timeout"
     state[(final_status >= 300) & (final_status != 408)] = "failed"
+    state[(final_status >= 300) & (final_status < 400)] = "redirected"  # no failure: it goes on elsewhere (§8.1.3.4)
     state[(answered < 0) & ((final_status == 487) | (cancel >= 0))] = "cancelled"
     state[answered >= 0] = "answered"
     state[(asked < 0) & (replied < 0)] = "midstream"
@@ -183,7 +186,7 @@ def build(tables: Tables) -> pl.DataFrame:
     caller_tag = taken(data["from_tag"], lead)
     first_reply = _least(ringing, final)
     reason = first_of(call, count, data["has_reason"].to_numpy() & (
-        method["BYE"] | method["CANCEL"] | (setup & (status >= 300))))
+        method["BYE"] | (answered[call] < 0) & (method["CANCEL"] | setup & (status >= 300))))
     cut = np.zeros(count, np.bool_)
     cut[call[data["cut"].to_numpy()]] = True
     message = data["message"]

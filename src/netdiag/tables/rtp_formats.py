@@ -66,6 +66,12 @@ def receiver(tables: Tables, row: dict[str, Any]) -> list[tuple[int, int, list[i
     return out
 
 
+def ended(tables: Tables, row: dict[str, Any]) -> int:
+    """When the call of stream ``row`` ended (ns): its descriptions say nothing of what comes later."""
+    end: int | None = tables.calls.filter(pl.col("call") == row["call"])["end_ns"].max()  # type: ignore[assignment]
+    return NEVER if end is None else end
+
+
 def _own(tables: Tables, row: dict[str, Any]) -> pl.DataFrame:
     return _lines(tables).filter((pl.col("call") == row["call"]) & (pl.col("side") == row["sender"]))
 

@@ -13,8 +13,9 @@ description too, which shows what the number means to it, confirmed.
 
 **What looks alike and is not it.** Different codecs in the two directions, both agreed. Comfort noise (13), events
 (RTP-DTMF-MISMATCH; they are four bytes long), RTCP on the same port, which reads as payload types 64 to 95 (RFC 5761
-§4). Packets under way while a new offer is answered; an offer that is refused changes nothing. Silence suppression with
-a clock that stands still, whose rate is no simple multiple.
+§4). Packets under way while a new offer is answered; an offer that is refused changes nothing. Packets after the end of
+the call: the next one may use the same ports and the same SSRC. Silence suppression with a clock that stands still,
+whose rate is no simple multiple.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _formats(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) ->
             continue
         part = s.part(i)
         ts, kinds = s.ts_ns[part], s.payload_type[part]
-        wrong = ts >= said[0][0]
+        wrong = (ts >= said[0][0]) & (ts <= rtp_formats.ended(tables, row))
         for begin, end, allowed, _ in said:
             valid = (ts >= begin) & (ts <= end + int(settings["grace"] * 1e9))
             wrong &= ~(valid & np.isin(kinds, allowed))
@@ -152,7 +153,8 @@ def _as_events(tables: Tables, bound: pl.DataFrame, settings: dict[str, float]) 
     s = rtp_packets.read(tables, suspects)
     for i, row in enumerate(suspects.iter_rows(named=True)):
         part = s.part(i)
-        packets = s.packet[part][s.payload_type[part] == row["number"]]
+        packets = s.packet[part][(s.payload_type[part] == row["number"]) & (
+            s.ts_ns[part] <= rtp_formats.ended(tables, row))]
         packets = packets[rtp_formats.too_long(tables, packets)]
         said = rtp_formats.receiver(tables, row)
         if len(packets) < settings["min_packets"] or not said:

@@ -81,8 +81,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     # A call that several points show is one; who answered first is nearest to where the answer comes from.
     occurrences = [_occurrence(tables, *sorted(seen, key=lambda s: s[2].ts_ns)) for seen in found_in.values()]
     if not occurrences:
-        return clear(f"{number_of(answered.height, 'answered calls')}, {held.height} with an offer of one direction: "
-                     "none stays on hold after it was taken back")
+        count, one_way = answered["call_id"].n_unique(), held["call_id"].n_unique()
+        return clear(f"{number_of(count, 'answered calls')}, {one_way} with an offer of one direction: none stays on "
+                     "hold after it was taken back")
     return found(occurrences, population="calls", examined={o.group: held["call_id"].n_unique() for o in occurrences})
 
 

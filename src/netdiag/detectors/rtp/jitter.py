@@ -148,6 +148,8 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
             cited.append(packet)
     other = tables.rtp.filter((pl.col("ssrc") == row["ssrc"]) & (pl.col("point") != row["point"])
                               & (pl.col("payload_type") == row["payload_type"])
+                              # a relay's first packets, before it learns where to send, are another stream of that SSRC
+                              & (pl.col("packets") * 2 >= int(str(row["packets"])))
                               & (pl.col("jitter_max_ms") * 2 < jitter)).head(1)
     told_there = other.select("point", "jitter_max_ms", "first_packet", "last_packet")
     for point, highest, first, last in told_there.iter_rows():
@@ -184,4 +186,4 @@ def _occurrence(tables: Tables, row: dict[str, object], group: tuple[str, ...], 
             Alternative("the capturing host stamped the packets late", f"none of {others} other streams is even"
                         if everyone else "a busy or virtual host does that",
                         "other streams are even at that time" if steady else "a queue that all of them share does the "
-                        "same" if everyone else "no other stream to compare with")))
+                        "same" if everyone else "")))

@@ -81,7 +81,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     occurrences = [_occurrence(tables, row, row["text"]) for row in by_reason.iter_rows(named=True)]
     occurrences += [_occurrence(tables, row, "") for row in rest.iter_rows(named=True)]
     if not occurrences:
-        return clear(f"{number_of(ended.height, 'answered calls')} ended with a BYE: none names a media timer, and no "
+        count = ended["call_id"].n_unique()
+        return clear(f"{number_of(count, 'answered calls')} ended with a BYE: none names a media timer, and no "
                      f"{settings['same_calls']:g} of them have the same silence before it")
     releasers = ended.select(pl.when(pl.col("bye_by") == "caller").then("caller").otherwise("callee").alias("by"))
     tally = dict(releasers.group_by("by").len().iter_rows())

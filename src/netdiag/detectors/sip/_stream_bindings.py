@@ -11,6 +11,7 @@ from netdiag.tables.mappings import DEFAULT_EXPIRES
 from netdiag.tables.registrations import Registration
 from netdiag.tables.schema import empty
 from netdiag.tables.sip_details import added
+from netdiag.tables.tcp import Connection
 
 PORTS = (5060, 5061)
 """SIP and SIP over TLS (RFC 3261 §19.1.2, IANA)."""
@@ -52,6 +53,21 @@ def to_spoken(failed: pl.DataFrame, spoken: pl.DataFrame, bound: pl.DataFrame) -
         pl.col("ts_ns") < pl.col("first_ns"))
     pairs = pairs.sort("ts_ns").unique("connection", keep="last").sort("connection")
     return pairs.with_columns(next_ts_ns=_NOTHING, aor=pl.lit(""), request_packet=_NOTHING).to_dicts()
+
+
+def newer(tables: Tables, row: Row, bound: pl.DataFrame, old: Connection, until_ns: int) -> bool:
+    """Whether the client opened a later connection to the server by then, and spoke over it.
+
+    Where its registrations are read, it registered the same address of record over it.
+    """
+    later = tables.tcp.filter(
+        (pl.col("point") == row["point"]) & (pl.col("client") == row["server"]) & (pl.col("server") == row["client"])
+        & (pl.col("server_port") == old.server_port) & (pl.col("data_client") > 0) & (pl.col("data_server") > 0)
+        & pl.col("first_ns").is_between(old.last_ns, until_ns))
+    if row["aor"]:
+        mine = bound.filter((pl.col("aor") == row["aor"]) & (pl.col("ts_ns") <= until_ns))
+        later = later.filter(pl.col("flow").is_in(mine["flow"].implode()))
+    return bool(later.height)
 
 
 def calls(tables: Tables, refused: pl.DataFrame, bound: pl.DataFrame) -> list[Row]:

@@ -14,8 +14,9 @@ or it was silent for longer than the shortest idle time-out of load balancers, 2
 again later, over a new connection (confirmed, where the registrations can be read).
 
 **What looks alike and is not it.** Trunk peers open connections in both directions, and are answered. A client that
-changed its network registers again within seconds. An expired or removed registration is no promise. A 480 while the
-connection lives comes from the user's side.
+changed its network registers again within seconds. One that started again has closed its connection itself and speaks
+over a newer one, where calls reach it; its old registration, of which it did not take leave, dies in silence. An
+expired or removed registration is no promise. A 480 while the connection lives comes from the user's side.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from netdiag.detectors.sip._stream_bindings import (
     Row,
     bindings,
     calls,
+    newer,
     to_registered,
     to_spoken,
 )
@@ -87,7 +89,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     failed = tables.tcp.filter(
         ~pl.col("midstream") & ~pl.col("established")
         & (pl.col("refused") | (pl.col("syn_packets").list.len() >= settings["min_syns"])))
-    context = _Context(tables, settings)
+    context = _Context(tables, settings, bound)
     occurrences = [o for row in [*to_registered(failed, bound), *to_spoken(failed, spoken, bound)][:DETAILED]
                    if (o := context.connection(row))]
     occurrences += [o for row in calls(tables, refused, bound)[:DETAILED] if (o := context.call(row))]
@@ -99,8 +101,9 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
 
 
 class _Context:
-    def __init__(self, tables: Tables, settings: dict[str, float]) -> None:
-        self._tables, self._settings = tables, settings
+    def __init__(self, tables: Tables, settings: dict[str, float], bound: pl.DataFrame) -> None:
+        self._tables, self._settings, self._bound = tables, settings, bound
+        self._grace_ns = int(settings["grace"] * 1e9)
 
     def _old(self, row: Row) -> Connection | None:
         """The connection over which the client had registered or spoken."""
@@ -136,7 +139,7 @@ class _Context:
         later = row.get("next_ts_ns")
         if later is None:
             return False, "", []
-        if later <= at_ns + self._settings["grace"] * 1e9:
+        if later <= at_ns + self._grace_ns:
             return True, "", []
         if row["next_source_port"] == row["source_port"]:
             return False, "", []
@@ -147,7 +150,9 @@ class _Context:
         """A SYN of the server to the client that was refused or not answered."""
         client, port, at_ns = row["server"], row["server_port"], row["first_ns"]
         soon, later, again = self._again(row, at_ns)
-        if soon:
+        old = self._old(row)
+        left = old is not None and "by the client" in self._death(old, at_ns)[0]
+        if soon or (left and old and newer(self._tables, row, self._bound, old, at_ns + self._grace_ns)):
             return None
         syns = row["syn_packets"]
         what = "is reset" if row["refused"] else f"is not answered ({len(syns)} SYNs)"
@@ -183,6 +188,8 @@ class _Context:
         cited = [*cited, *packets, *([row["request_packet"]] if row.get("request_packet") is not None else [])]
         who = row["aor"] or client
         names = {f"aor:{row['aor']}"} if row["aor"] else set()
+        seen = (pl.col("client") == client) & (pl.col("last_ns") > at_ns)
+        unseen = not later and not self._tables.tcp.filter(seen).height
         flows = {f for f in (row.get("flow"), old.flow if old is not None else None) if f is not None}
         return Occurrence(
             subject=subject, group=(server,), summary=f"{server} cannot reach {who}: {reasons[0]}.",
@@ -191,8 +198,8 @@ class _Context:
             scope={"source.ip": server, "destination.ip": client}, flows=tuple(flows),
             keys=frozenset({f"host:{server}", *names, *(keys or set())} | ({f"host:{client}"} if client else set())),
             absence=absence, start_ns=int(row.get("ts_ns") or at_ns), end_ns=at_ns, alternatives=(
-                Alternative("the client is off or has left the network", "nothing else of it is seen since" if not later
-                            else "", later),
+                Alternative("the client is off or has left the network",
+                            "nothing else of it is seen since" if unseen else "", later),
                 Alternative("a device on the path forgot the idle connection",
                             death if "silent" in death or "with RST" in death else "",
                             death if "by the client" in death else "")))
