@@ -30,6 +30,9 @@ def failed(*names: str, **points: str) -> dict[str, dict[str, int]]:
     ("sip/invite_timeout.hit", {"calls": {"no answer": 1}}),
     ("tls/ca_unknown.hit_closed", {"tls_handshakes": {"closed by client": 1}}),
     ("sip/503_storm.hit", {"calls": {"503": 52, "407": 13}}),
+    ("tls/cert_expired.near_miss_tls13_judged_late_inconclusive", {"tls_handshakes": {"alert by server": 1}}),
+    ("ice/dtls_stall.hit_alert", {"dtls_handshakes": {"bad_certificate": 1}}),
+    ("ice/dtls_stall.hit", {"dtls_handshakes": {"no answer": 1}}),
     ("tls/version_mismatch.hit", {"tls_handshakes": {"protocol_version": 3}}),
     ("fw/reject.hit", {"tcp_connections": {"refused": 1}}),
     ("fw/syn_drop.hit", {"tcp_connections": {"no answer": 1}}),
@@ -49,6 +52,31 @@ def test_a_lookup_without_answer_and_those_that_fail(tmp_path: Path) -> None:
     path = tmp_path / "dns.pcap"
     path.write_bytes(recipes.encode(wire.sorted()))
     assert failures(open_captures([str(path)])) == {"dns_lookups": {"SERVFAIL": 2, "NXDOMAIN": 1, "no answer": 1}}
+
+
+def test_an_alert_counts_where_the_hellos_are_cut(tmp_path: Path) -> None:
+    whole = open_captures([str(SAMPLES / "tls/cert_expired.hit_tls13.pcap")])
+    tls: Any = importlib.import_module("_craft.tls")
+    wire = network.Wire()
+    session = tls.Session(wire, "10.20.0.15", 40000, "192.0.2.53")
+    session.tcp.open(0.0, 0.02)
+    session.alert(0.1, tls.CERTIFICATE_EXPIRED)
+    session.close(0.2)
+    path = tmp_path / "a.pcap"
+    path.write_bytes(recipes.encode(wire.sorted()))
+    assert failures(open_captures([str(path)])) == failures(whole) == {"tls_handshakes": {"certificate_expired": 1}}
+
+
+def test_a_client_hello_that_nobody_answers(tmp_path: Path) -> None:
+    """Counted when the capture goes on long enough; a close says more."""
+    tls: Any = importlib.import_module("_craft.tls")
+    for seconds, counted in ((2.0, {}), (8.0, {"tls_handshakes": {"no answer": 1}})):
+        wire = network.Wire()
+        tls.Session(wire, "10.20.0.15", 40000, "192.0.2.53").hello(0.0)
+        wire.udp(seconds, "10.20.0.15", 40000, "192.0.2.99", 9, b"later")
+        path = tmp_path / f"{seconds}.pcap"
+        path.write_bytes(recipes.encode(wire.sorted()))
+        assert failures(open_captures([str(path)])) == counted
 
 
 def test_what_two_points_saw_counts_once() -> None:

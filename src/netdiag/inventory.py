@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from netdiag.decode import tls_alerts
+
 if TYPE_CHECKING:
     from netdiag.tables import Tables
 
@@ -17,6 +19,9 @@ _COUNTED = {
 }
 _SAME = {"calls": ("call_id",), "registrations": ("aor", "call_id", "cseq")}
 """What makes a row at one capture point or hop and a row at another one thing: it is counted once."""
+
+PATIENCE_NS = 5_000_000_000
+"""A ClientHello that is younger when the capture ends may still be answered (practice)."""
 
 
 def inventory(tables: Tables) -> dict[str, int]:
@@ -70,11 +75,29 @@ def _registrations(tables: Tables) -> pl.DataFrame:
 
 
 def _handshakes(tables: Tables) -> pl.DataFrame:
-    names = tables.alerts.select(alert="description", alert_name="name").unique("alert")
     cut_off = pl.when(pl.col("closed_by").is_not_null()).then(pl.format("closed by {}", "closed_by"))
-    return tables.handshakes.filter(~pl.col("completed")).join(names, on="alert", how="left").select(
-        "point", outcome=pl.coalesce("alert_name", pl.when(pl.col("alert_by").is_not_null()).then(
-            pl.format("alert by {}", "alert_by")), cut_off))
+    late = pl.col("end") - pl.col("start_ns") >= PATIENCE_NS
+    silent = pl.when(pl.col("server_hello_packet").is_null() & ~pl.col("truncated") & late).then(pl.lit("no answer"))
+    # An alert in clear says that a handshake failed, also where no hello could be read (cut or not captured).
+    lone = tables.alerts.filter(pl.col("handshake").is_null() & (pl.col("level") == tls_alerts.FATAL)).unique(
+        "connection", keep="first").select("point", outcome="name")
+    return pl.concat([tables.handshakes.filter(~pl.col("completed")).join(
+        tables.quality.select("point", end="last_ns"), on="point", how="left").select(
+        "point", outcome=pl.coalesce(_alert_name(), cut_off, silent)), lone])
+
+
+def _dtls(tables: Tables) -> pl.DataFrame:
+    """Silence counts after three repeats: ICE can change the pair, and the answer comes on the other."""
+    unheard = pl.col("server_hello_packet").is_null() & (pl.col("client_repeated") == "ClientHello")
+    silent = pl.when(pl.max_horizontal("client_repeats", "server_repeats") >= 3).then(
+        pl.when(unheard).then(pl.lit("no answer")).otherwise(pl.lit("flights repeated")))
+    return tables.dtls.filter(~pl.col("completed")).select("point", outcome=pl.coalesce(
+        pl.when(pl.col("alert_level") == tls_alerts.FATAL).then(_alert_name()), silent))
+
+
+def _alert_name() -> pl.Expr:
+    named = pl.col("alert").map_elements(tls_alerts.name, return_dtype=pl.String)
+    return pl.coalesce(named, pl.when(pl.col("alert_by").is_not_null()).then(pl.format("alert by {}", "alert_by")))
 
 
 def _connections(tables: Tables) -> pl.DataFrame:
@@ -88,6 +111,6 @@ def _lookups(tables: Tables) -> pl.DataFrame:
 
 
 _OUTCOMES: dict[str, Callable[[Tables], pl.DataFrame]] = {
-    "calls": _calls, "registrations": _registrations, "tls_handshakes": _handshakes, "tcp_connections": _connections,
-    "dns_lookups": _lookups,
+    "calls": _calls, "registrations": _registrations, "tls_handshakes": _handshakes, "dtls_handshakes": _dtls,
+    "tcp_connections": _connections, "dns_lookups": _lookups,
 }

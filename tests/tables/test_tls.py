@@ -107,7 +107,7 @@ def test_tls13_with_keys(tmp_path: Path, suite: str, refuse: bool) -> None:
     assert [tables.certs["common_name"][i] for i in row.certificates] == ["sip.example", "ca.example"]
     assert row.alpn_chosen == "h2"
     assert row.certificate_requested == refuse
-    assert row.completed
+    assert row.completed != refuse  # the server judges the client's certificate behind both Finished
     if refuse:
         assert (row.alert, row.alert_by, row.client_certificates, row.application_data) == (116, "server", (), False)
         assert row.client_certificate_packet is not None
@@ -145,6 +145,49 @@ def test_client_certificate_sent(tmp_path: Path) -> None:
     tables = read(tmp_path / "a.pcap", talk(flights).frames)
     row = one(tables)
     assert [tables.certs["common_name"][i] for i in row.client_certificates] == ["phone.example"]
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_server_refuses_the_client_after_its_finished(tmp_path: Path, keys: bool) -> None:
+    """In TLS 1.3 the client has finished, and may have sent data, before the server judges its certificate."""
+    flights, log = converse(*contexts(tmp_path, ssl.TLSVersion.TLSv1_3, LEAF, ask=CA), "sip.example", keylog=True)
+    key_file = tmp_path / "keys"
+    key_file.write_bytes(log)
+    path = write(tmp_path / "a.pcap", talk(flights).frames)
+    row = one(open_captures([str(path)], options=Options(keylog=str(key_file) if keys else None)))
+    assert (row.version, row.completed, row.alert_by) == (0x0304, False, "server")
+    assert (row.alert, row.alert_encrypted) == ((116, False) if keys else (None, True))
+    end = one(read(tmp_path / "b.pcap", talk(flights, closes=0).frames))
+    assert (end.completed, end.alert_by) == (True, None)  # whether the connection goes on is not seen
+
+
+def test_a_lone_goodbye_of_the_server_is_no_refusal(tmp_path: Path) -> None:
+    """The client says close_notify, the server (without tickets) answers with its own."""
+    client, server = contexts(tmp_path, ssl.TLSVersion.TLSv1_3, LEAF)
+    server.num_tickets = 0
+    flights, _ = converse(client, server, "sip.example", said=[])
+    row = one(read(tmp_path / "a.pcap", talk(flights).frames))
+    assert (row.completed, row.alert_by) == (True, None)
+
+
+def test_a_server_that_hangs_up_at_once_has_refused_no_certificate(tmp_path: Path) -> None:
+    """The client's first encrypted record is its Finished: it was asked for no certificate."""
+    client, server = contexts(tmp_path, ssl.TLSVersion.TLSv1_3, LEAF)
+    server.num_tickets = 0
+    flights, _ = converse(client, server, "sip.example", said=[])
+    *shaken, bye, _ = flights
+    assert [by_client for by_client, _ in flights] == [True, False, True, True, False]
+    row = one(read(tmp_path / "a.pcap", talk([*shaken, (False, bye[1])]).frames))
+    assert (row.completed, row.alert_by) == (True, None)
+
+
+def test_client_refuses_with_an_encrypted_alert(tmp_path: Path) -> None:
+    """As Java does: a padded alert is all that the client encrypts. OpenSSL sends it in clear, so it is replaced."""
+    flights, _ = converse(*contexts(tmp_path, ssl.TLSVersion.TLSv1_3, LEAF, trust=CA), "sip.example", say=False)
+    hello, answer = flights[0], flights[1]
+    alert = b"\x14\x03\x03\x00\x01\x01" + b"\x17\x03\x03\x00\x23" + bytes(35)
+    row = one(read(tmp_path / "a.pcap", talk([hello, answer, (True, alert)]).frames))
+    assert (row.completed, row.alert, row.alert_by, row.alert_encrypted) == (False, None, "client", True)
 
 
 def test_resumed_session(tmp_path: Path) -> None:

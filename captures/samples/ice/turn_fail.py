@@ -6,7 +6,8 @@ from _craft.stun import ALLOCATE, TurnClient, attribute
 CLIENT, SERVER, OTHER = ("192.0.2.10", 40000), ("203.0.113.7", 3478), ("203.0.113.8", 3478)
 PEER, PRIVATE = ("198.51.100.20", 50000), ("10.9.0.20", 50000)
 
-HIT_FRAMES = {"hit": [3, 4, 7, 8], "hit_quota": [3, 4], "hit_forbidden": [5, 6], "hit_stale_nonce": [15, 16],
+HIT_FRAMES = {"hit": [3, 4, 7, 8], "hit_ends_at_once": [3, 4, 7, 8],
+              "hit_quota": [3, 4], "hit_forbidden": [5, 6], "hit_stale_nonce": [15, 16],
               "hit_permission": [5, 6, 38, 48], "hit_channel": [7, 8, 38, 65], "hit_allocation": [3, 4, 36, 46]}
 
 
@@ -48,6 +49,16 @@ def hit():
     for at in (0.1, 0.6, 1.6):
         turn.allocate(at, 401)
     _bye(wire, 5.0)
+    return wire.sorted()
+
+
+def hit_ends_at_once():
+    """The capture ends with the client's last try: three equal answers say that it reacts and gets no further."""
+    wire = Wire()
+    turn = _turn(wire)
+    turn.challenged(0.0)
+    for at in (0.1, 0.2, 0.3):
+        turn.allocate(at, 401)
     return wire.sorted()
 
 

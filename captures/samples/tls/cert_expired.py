@@ -1,7 +1,18 @@
 """Samples of TLS-CERT-EXPIRED: a SIP edge still shows a certificate that ended two days ago."""
 
 from _craft.network import Wire
-from _craft.tls import CERTIFICATE_EXPIRED, TLS12, TLS13, UNKNOWN_CA, Authority, Session, leaf
+from _craft.tls import (
+    BAD_CERTIFICATE,
+    CERTIFICATE_EXPIRED,
+    TLS12,
+    TLS13,
+    UNKNOWN_CA,
+    Authority,
+    Session,
+    encrypted,
+    leaf,
+    record,
+)
 
 PHONES = tuple(f"10.20.0.{n}" for n in (21, 22, 23))
 SERVER, NAME = "203.0.113.10", "sip.edge.example"
@@ -150,4 +161,26 @@ def near_miss_tls13_known():
     _session(wire).accepted(0.0, [VALID, ISSUING])
     _session(wire, PHONES[1], 40001, version=TLS13, versions=(TLS13, TLS12)).rejected(
         3.0, [VALID, ISSUING], CERTIFICATE_EXPIRED)
+    return wire.sorted()
+
+
+def near_miss_tls13_judged_late_inconclusive():
+    """Condition: data of the client says that its peer took the certificates. A server that sends a lone alert behind
+    the client's Finished refused them, whatever the client had sent by then."""
+    wire = Wire()
+    session = _session(wire, version=TLS13, versions=(TLS13, TLS12))
+    session.hello(0.0)
+    session.flight(0.05, [VALID, ISSUING])
+    session.send(0.08, True, record(20, b"\x01") + encrypted(23, "ccert", 900) + encrypted(23, "ccv", 90)
+                 + encrypted(23, "cfin", 53))
+    session.send(0.081, True, encrypted(23, "request", 240))
+    session.send(0.1, False, encrypted(23, "alert", 19))
+    session.close(0.101, by_client=False)
+    return wire.sorted()
+
+
+def near_miss_not_yet_valid():
+    """Condition: the end date is over. This certificate begins in five days, and is refused with alert 42."""
+    wire = Wire()
+    _session(wire).rejected(0.0, [leaf(NAME, ISSUING, starts=5, ends=95), ISSUING], BAD_CERTIFICATE)
     return wire.sorted()

@@ -22,6 +22,10 @@ from _craft.tls import (
     leaf,
 )
 
+HAPROXY_CHECK = bytes.fromhex("160300 0079 01000075 0300 6b03638b" + (b"HAPROXYSSLCHK\n" * 2).hex() + "00 004e"
+                              + "".join(f"{n:04x}" for n in [*range(1, 28), *range(0x2f, 0x3b)]) + "0100")
+"""The hello of HAProxy 2.6, option ssl-hello-chk."""
+
 OLD, NEW = "10.20.1.20", "10.20.3.20"
 SERVER, NAME = "203.0.113.10", "gw.edge.example"
 
@@ -163,6 +167,27 @@ def near_miss_cipher():
     wire = Wire()
     _new(wire, 0.0)
     _old(wire, offer=TLS12, ciphers=CBC_10).refused(3.0, HANDSHAKE_FAILURE)
+    return wire.sorted()
+
+
+def near_miss_served_with_newer_inconclusive():
+    """Condition: TLS 1.2 is no old offer. Others get TLS 1.3, and alert 40 can be about this client's ciphers."""
+    wire = Wire()
+    _modern(wire, 41000, NEW).accepted(0.0, CHAIN)
+    _old(wire, offer=TLS12, ciphers=CBC_10).refused(3.0, HANDSHAKE_FAILURE)
+    return wire.sorted()
+
+
+def near_miss_haproxy_check():
+    """Condition: the hello is none of HAProxy's checks, which offer SSL 3.0 and take an alert for a sign of life."""
+    wire = Wire()
+    _new(wire, 0.0)
+    for i in range(3):
+        check = Session(wire, "10.20.5.10", 42000 + i, SERVER)
+        check.tcp.open(3.0 + i * 2, check.rtt)
+        check.send(3.03 + i * 2, True, HAPROXY_CHECK)
+        check.alert(3.05 + i * 2, PROTOCOL_VERSION, by_client=False)
+        check.close(3.051 + i * 2)
     return wire.sorted()
 
 

@@ -62,7 +62,8 @@ class Handshake:
     client_certificates: tuple[U32, ...]
     certificate_requested: bool
     alert_packet: U32 | None
-    """First fatal alert in clear (or that the key log opens); else the first encrypted alert record."""
+    """First fatal alert in clear (or that the key log opens); else the first encrypted alert record, in TLS 1.3 one
+    that ended the handshake, as far as lengths and places tell."""
     alert_level: U8 | None
     alert: U8 | None
     """AlertDescription (RFC 8446 §6); None when encrypted."""
@@ -71,7 +72,8 @@ class Handshake:
     alert_encrypted: bool
     completed: bool
     """Finished from both sides: encrypted handshake record after ChangeCipherSpec up to 1.2; in 1.3 encrypted records
-    of the server, and one of the client that is large enough for a Finished (no alert is, RFC 8446 §4.4.4, §5.2)."""
+    of the server, and one of the client that is large enough for a Finished (no alert is, RFC 8446 §4.4.4, §5.2). Not
+    where an alert is all that the server sends behind it: so it refuses a client certificate."""
     closed_by: str | None
     """Who sent the first FIN or RST of the connection: "client", "server" or None."""
     closed_how: str | None

@@ -21,6 +21,7 @@ from netdiag.tables.schema import empty, schema
 from netdiag.tables.streams import Stream
 from netdiag.tables.tls import Alert, Handshake
 from netdiag.tables.tls_handshake import Facts, ReadAlert, assemble, choose_alert
+from netdiag.tables.tls_refusal import hidden_alert
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -177,6 +178,7 @@ class _Builder:
             v["completed"] = len(by) == 2
             v["application_data"] |= bool(by)
         self._close(c, facts, swapped)
+        hidden_alert(facts, v["close_packet"])
         missing = facts.cut or c["midstream"] or c["acked_unseen"] or not c["packets_client"] or not c["packets_server"]
         v["truncated"] = v["client_hello_packet"] is None or bool(missing and not self._whole(facts))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RECORDS_KEPT = 16
 FINISHED_MIN = 45
 """Smallest TLS 1.3 record with a Finished: header 4, SHA-256 hash 32, type 1, CCM_8 tag 8 (RFC 8446 §4.4.4, §5.2)."""
-_TAG = {0x1305: 8}
+TAG = {0x1305: 8}
 """Tag bytes by cipher suite where they are not 16 (TLS_AES_128_CCM_8_SHA256, RFC 6655 §4)."""
 _SHA384 = 0x1302
 
@@ -336,9 +336,9 @@ def _end(facts: Facts) -> None:
             ended += [half.time(max(ends))] if ends else []
     if (v["version"] or 0) >= 0x0304:
         lengths = client.lengths() if client is not None else []
-        done = _client_finished(lengths, v["cipher"])
+        done = client_finished(lengths, v["cipher"])
         v["completed"] = bool(s.application_data) and done is not None
-        v["application_data"] = done is not None and any(n != 3 + _TAG.get(v["cipher"], 16) for n in lengths[done + 1:])
+        v["application_data"] = done is not None and any(n != 3 + TAG.get(v["cipher"], 16) for n in lengths[done + 1:])
         v["resumed"] = v["psk"]
         if client is not None and client.opened is not None and server is not None and server.opened is not None:
             v["completed"] = client.opened.finished and server.opened.finished
@@ -364,9 +364,14 @@ def _end(facts: Facts) -> None:
     facts.finished = v["completed"] or (v["alert"] is not None)
 
 
-def _client_finished(lengths: list[int], cipher: int | None) -> int | None:
+def finished_size(cipher: int | None) -> int:
+    """Length of a TLS 1.3 record that holds a Finished and nothing else."""
+    return 4 + (48 if cipher == _SHA384 else 32) + 1 + TAG.get(cipher or 0, 16)
+
+
+def client_finished(lengths: list[int], cipher: int | None) -> int | None:
     """Index of the client record that holds the Finished of TLS 1.3, by length; None when none can."""
-    exact = 4 + (48 if cipher == _SHA384 else 32) + 1 + _TAG.get(cipher or 0, 16)
+    exact = finished_size(cipher)
     for i, n in enumerate(lengths):
         if n == exact:
             return i

@@ -79,6 +79,8 @@ CODES = {
 }
 TRY_ALTERNATE = 300
 BY_PEER = (403, 443)
+REACTED = 3
+"""The same error so often is no first answer that the client has not seen yet (practice)."""
 PERMISSION_NS, CHANNEL_NS = 300_000_000_000, 600_000_000_000
 """RFC 8656 §9, §12."""
 DETAILED = 200
@@ -109,12 +111,12 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     wrong = [row for row in asked.filter(pl.col("response") == "error").iter_rows(named=True)
              if not context.harmless(row)]
     failed: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    young = 0
     for row in wrong:
-        if last[row["point"]] - row["response_ns"] < settings["wait"] * 1e9:
-            young += 1
-        else:
-            failed[tuple(row[n] for n in ("point", "client", "client_port", "server", "method", "error"))].append(row)
+        failed[tuple(row[n] for n in ("point", "client", "client_port", "server", "method", "error"))].append(row)
+    # Who got the same error three times has reacted to it.
+    fresh = [key for key, several in failed.items() if len(several) < REACTED and last[several[0]["point"]]
+             - min(row["response_ns"] for row in several) < settings["wait"] * 1e9]
+    young = sum(len(failed.pop(key)) for key in fresh)
     lapses = [lapse for peer in rows(tables.turn_peers, TurnPeer) for lapse in context.lapses(peer, settings["slack"])]
     occurrences = [context.refused(several, i < DETAILED) for i, several in enumerate(failed.values())]
     occurrences += [context.lapsed(lapse, i < DETAILED) for i, lapse in enumerate(lapses)]
@@ -127,8 +129,8 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         return inconclusive(f"the capture ends right behind {number_of(young, 'TURN errors')}, before the client can "
                             "react",
                             "Capture until the client has an allocation, or gives up.")
-    return clear(f"{number_of(asked.height, 'TURN requests')}; what was refused was granted to a later one or was not "
-                 "needed, and nothing ran out under way")
+    return clear(f"{number_of(asked.height, 'TURN requests')}; what was refused was granted to a later one, the same "
+                 "host and user had another allocation, or it was not needed; nothing ran out under way")
 
 
 class _Context:

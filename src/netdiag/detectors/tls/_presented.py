@@ -27,7 +27,7 @@ DETAILED = 200
 DAY_NS = 86_400 * 10**9
 
 _KEPT = ("handshake", "connection", "flow", "point", "client", "client_port", "server", "server_port", "start_ns",
-         "end_ns", "sni", "version", "session", "alert", "alert_packet", "close_packet", "completed")
+         "end_ns", "sni", "version", "session", "alert", "alert_packet", "close_packet", "completed", "starttls")
 SESSION = pl.when(pl.col("client_random") == "").then(pl.format("{}:{}", "point", "handshake")).otherwise(
     pl.col("client_random")).alias("session")
 """The same at every capture point: a device that does not terminate TLS passes the random on."""
@@ -207,7 +207,7 @@ def answer(session: Mapping[str, object], judge: str) -> str:
     if refusal is None and session.get("unused"):
         return f"the {judge} completed the handshake and closed without data"
     if refusal is None:
-        return f"the {judge} did not object"
+        return f"the {judge} did not object" + ("" if judge == "client" else " in the handshake")
     if refusal == CLOSED:
         return f"the {judge} closed right after the certificates, without an alert"
     return f"the {judge} answered with alert {refusal} ({NAMES.get(int(str(refusal)), 'unnamed')})"
@@ -233,7 +233,8 @@ def servers(sessions: pl.DataFrame) -> str:
     """Addresses and ports in a few words."""
     ends = sessions.select("server", "server_port").unique(maintain_order=True).head(4).rows()
     more = sessions.select("server", "server_port").n_unique() - len(ends)
-    return ", ".join(f"{a}:{p}" for a, p in ends) + (f" and {more} more" if more > 0 else "")
+    text = ", ".join(f"{a}:{p}" for a, p in ends) + (f" and {more} more" if more > 0 else "")
+    return text + (" (a proxy; the certificate is of a server behind it)" if "http" in sessions["starttls"] else "")
 
 
 def date(ns: int) -> str:

@@ -78,13 +78,13 @@ def verdict(tables: Tables, item: tls.Shown) -> Verdict:
     parent = _elsewhere(tables, top, known)
     if parent is not None and parent.self_signed:
         return Verdict(PRIVATE, anchor, position, (
-            "complete but for its root, which other handshakes show to be self-signed",), True, crossed)
+            "complete but for its root, which another list in the capture shows to be self-signed",), True, crossed)
     if known.public is False and roots.load().named(top.issuer_der):
         return Verdict(PRIVATE, anchor, position, (
             f"complete up to a public root, which is not in {known.source}",), True, crossed)
     why = []
     if parent is not None:
-        why.append("other handshakes show the missing certificate, and it is no root")
+        why.append("the capture shows the missing certificate in another list, and it is no root")
     if position == 0 and any(url.lower().startswith("http") for url in top.aia_issuers):
         # A root needs no such address: who trusts it has it. Directories (ldap:) of private CAs still name one.
         why.append("the leaf says where its issuer's certificate can be fetched (AIA caIssuers)")

@@ -124,6 +124,12 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
     if verdict.kind == trust.OPEN:
         alternatives.insert(0, Alternative("one more intermediate is missing (TLS-CHAIN-INCOMPLETE)",
                                            f"{verdict.anchor} is not sent", "a server may leave out the root"))
+    if tls.UNKNOWN_CA not in refused["refusal"]:
+        key = f"{item.leaf.key_type} {item.leaf.key_bits}" if item.leaf.key_bits else item.leaf.key_type
+        alternatives.append(Alternative(
+            f"the {item.judge} dislikes something else in the certificate: key, signature, usage or revocation",
+            f"no alert says that the authority is unknown; the key is {key}, signed with "
+            f"{item.leaf.signature_algorithm}", "dates and names fit"))
     subjects = tls.Subjects()
     for number, session in enumerate(refused.iter_rows(named=True)):
         answer = tls.answer(session, item.judge)

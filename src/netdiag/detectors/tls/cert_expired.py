@@ -73,6 +73,7 @@ PATTERN = Pattern(
 REFUSALS = (tls.CERTIFICATE_EXPIRED, tls.BAD_CERTIFICATE, tls.CERTIFICATE_UNKNOWN, tls.CLOSED)
 
 CLIENT = "Install the renewed certificate on this client, and let it connect again."
+CLIENT_NEXT = "No capture is needed: the next handshake of this client shows whether it has a new certificate by now."
 BEHIND = "the clock of the capture looks wrong: other certificates in it start years later"
 
 
@@ -100,7 +101,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                             "Judge again with --at-time and the real time of the capture.")
     if lists:
         hidden = tls.hidden(tables).height
-        return clear(f"{tls.many(len(lists), 'chain')} in clear, each with a path on which all certificates are valid"
+        return clear(f"{tls.many(len(lists), 'chain')} in clear, each with a path without one past its end date"
                      + (f"; {tls.many(hidden, 'handshake')} with encrypted certificates" if hidden else ""))
     return tls.unseen_lists(tables, PATTERN.next_capture, *REFUSALS)
 
@@ -141,7 +142,8 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
         if before:
             reasons.append(f"completed with the same chain before that date: {tls.many(before, 'handshake')}")
         if not refused.height and session["refusal"] is None and not session["unused"]:
-            reasons.append("latent: it will fail with the first peer that verifies")
+            reasons.append("latent: it will fail with the first peer that verifies" if item.by == "server" else
+                           "latent, or refused above TLS: web servers such as nginx answer with status 400")
         severity = Severity.HIGH if item.by == "client" else Severity.CRITICAL
         yield Occurrence(
             subject=subjects.of(session), group=(item.by, cert.sha256[:16]),
@@ -159,9 +161,9 @@ def _past(tables: Tables, item: tls.Shown, cert: Certificate, behind: bool) -> I
             limitations=(BEHIND,) if behind else (), clock=not asked,
             alternatives=(Alternative(
                 "the clock of the capturing host is ahead", "dates are compared with packet times",
-                "the other side refused as well" if refused.height else "no peer refused"),),
+                "the other side refused as well" if refused.height else "no peer refused it for its date"),),
             mitigation=CLIENT if item.by == "client" else "",
-            next_capture=_next(session) if item.by == "server" else "")
+            next_capture=_next(session) if item.by == "server" else CLIENT_NEXT)
 
 
 def _soon(tables: Tables, item: tls.Shown, at: int, settings: dict[str, float]) -> Iterator[Occurrence]:
@@ -184,7 +186,7 @@ def _soon(tables: Tables, item: tls.Shown, at: int, settings: dict[str, float]) 
                 scope=_scope(cert, item.by, session), flows=(session["flow"],),
                 keys=frozenset({f"cert:{cert.sha256[:16]}"}), start_ns=session["start_ns"], end_ns=session["end_ns"],
                 severity=Severity.INFO, title="Certificate will expire soon",
-                next_capture=_next(session) if item.by == "server" else "")
+                next_capture=_next(session) if item.by == "server" else CLIENT_NEXT)
 
 
 def _unseen(tables: Tables, lists: list[tls.Shown]) -> Iterator[Occurrence]:

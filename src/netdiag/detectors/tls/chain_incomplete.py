@@ -65,6 +65,7 @@ PATTERN = Pattern(
 )
 
 TLS13 = 0x0304
+CLIENT = "Let this client send its certificate and then the intermediates (the CA's bundle), and connect again."
 CLIENT_NEXT = "No capture is needed: --ca-file with the roots of the server says whether they include the issuer."
 
 
@@ -148,6 +149,7 @@ def _occurrences(tables: Tables, item: tls.Shown, verdict: trust.Verdict,
             keys=frozenset({f"host:{session[item.by]}", f"cert:{item.leaf.sha256[:16]}"}),
             start_ns=session["start_ns"], end_ns=session["end_ns"], severity=severity,
             title="Certificate chain is sent in the wrong order" if order else "", alternatives=tuple(alternatives),
+            mitigation="" if item.by == "server" else CLIENT,
             next_capture=f"No capture is needed: `{probe.command(session)}` from a client's network lists what is "
                          "sent; --ca-file says which roots the clients have."
                          if item.by == "server" else CLIENT_NEXT)

@@ -7,7 +7,8 @@ instead, some just close.
 
 **What lifts the suspicion.** Alert 70 names the fault: *confirmed*. Alert 40 or a close or reset right after the
 ClientHello is *probable* where the highest version offered lies below the lowest that this server accepted from
-others in the same capture (or the lowest above the highest). Two more signs of the same trouble: alert 86
+others in the same capture (or the lowest above the highest). That others got TLS 1.3 does not say that 1.2 is off, so a
+client of 1.2 needs alert 70. Two more signs of the same trouble: alert 86
 inappropriate_fallback (RFC 7507 §3: the client tried lower without need, *confirmed*), and a client that aborts with
 47 because ServerHello carries the mark of a server that could do better (RFC 8446 §4.1.3, *confirmed*). A client that
 fails, and at once succeeds with a lower version where nobody succeeds with the higher, has met a server or a box on
@@ -16,7 +17,7 @@ the path that cannot bear the higher offer: *suspected*, from the second time on
 **What looks alike and is not it.** Version 1.0 in the record header and 1.2 in the hello are normal for TLS 1.3 (RFC
 8446 §5.1, §4.1.2). Alert 40 within a common version is about ciphers, after a CertificateRequest about certificates.
 Alert 70 from the client without a ServerHello answers clear text. A scanner offers one server many versions in a short
-time and fails by design.
+time and fails by design, and HAProxy's `ssl-hello-chk` offers SSL 3.0 and is content with an alert.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ PATTERN = Pattern(
 HANDSHAKE_FAILURE, ILLEGAL_PARAMETER, PROTOCOL_VERSION, INAPPROPRIATE_FALLBACK = 40, 47, 70, 86
 """RFC 8446 §6.2; RFC 7507 §2."""
 SSL30, TLS12 = 0x0300, 0x0303
+HAPROXY_CHECK = (b"HAPROXYSSLCHK\n" * 2).hex()
+"""Random of the SSL 3.0 hello of HAProxy's option ssl-hello-chk, for which an alert is as good as ServerHello."""
 NAMES = {0x0200: "SSL 2.0", 0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2",
          0x0304: "TLS 1.3"}
 
@@ -77,7 +80,6 @@ DO_NOW = {
     "intolerant": "Set the highest version of this client, or of the server, to the one that works, until the box that "
                   "cannot bear the higher offer is updated."}
 """What helps at once where the server does not simply want more than the client has."""
-
 PEER = ("point", "client", "server", "server_port")
 SERVER = ("server", "server_port")
 BURST = (*PEER, "burst")
@@ -93,13 +95,17 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     hellos = _marked(tables, _unanswered(hellos.with_columns(tls.SESSION)), settings)
     met = hellos.filter(pl.col("kind").is_not_null() & ~pl.col("swept"))
     if not met.height:
-        old = hellos.filter(pl.col("ended") & ~pl.col("swept") & (pl.col("client_max_version") < TLS12)
-                            & pl.col("floor").is_null())
-        if old.height:
-            return inconclusive(
-                f"{tls.many(old['session'].n_unique(), 'ClientHello')} with nothing above TLS 1.1 (RFC 8996) ended at "
-                "once, and nothing shows which versions the server accepts", PATTERN.next_capture)
-        return clear(f"{tls.many(hellos['session'].n_unique(), 'ClientHello')}, none refused for its version")
+        ended, offered = hellos.filter(pl.col("ended") & ~pl.col("swept")), pl.col("client_max_version")
+        for open_, what in (
+                (ended.filter((offered < TLS12) & pl.col("floor").is_null()), "nothing above TLS 1.1 (RFC 8996) ended "
+                 "at once, and nothing shows which versions the server accepts"),
+                (ended.filter(offered < pl.col("floor")), "TLS 1.2 at most ended at once where others got TLS 1.3: the "
+                 "server lacks TLS 1.2, or a cipher suite of theirs")):
+            if open_.height:
+                number = tls.many(open_["session"].n_unique(), "ClientHello")
+                return inconclusive(f"{number} with {what}", PATTERN.next_capture)
+        return clear(f"{tls.many(hellos['session'].n_unique(), 'ClientHello')}, none refused for its version" + (
+            f" as far as the packets say; {ended['session'].n_unique()} ended at once" if ended.height else ""))
     occurrences = list(_occurrences(tables, hellos, met))
     counts = hellos.group_by(SERVER).agg(pl.col("session").n_unique())
     examined = {(s, str(p)): n for s, p, n in counts.iter_rows()}
@@ -130,7 +136,8 @@ def _marked(tables: Tables, hellos: pl.DataFrame, settings: dict[str, float]) ->
               & pl.col("after").is_between(0, settings["close_within"]))
     by_server, by_client = pl.col("alert_by") == "server", pl.col("alert_by") == "client"
     ended = silent & ((by_server & (alert == HANDSHAKE_FAILURE)) | closed)
-    apart = (offered < pl.col("floor")) | (pl.col("lowest") > pl.col("ceiling"))
+    # Who picks 1.3 from an offer of both may know 1.2 as well.
+    apart = ((offered < pl.col("floor")) & (offered < TLS12)) | (pl.col("lowest") > pl.col("ceiling"))
     pause = (pl.col("start_ns").diff() > settings["sweep_window"] * 1e9).fill_null(False)
     hellos = hellos.with_columns(ended.alias("ended"), pause.cast(pl.Int32).cum_sum().over(PEER).alias("burst"))
     again = (_then(1, settings) | _then(2, settings)) & (offered > pl.col("borne"))  # so it completed with less
@@ -157,7 +164,7 @@ def _swept(settings: dict[str, float]) -> pl.Expr:
     needless = ((step > 0) | ((step < 0) & pl.col("completed").shift(1))).fill_null(False).any().over(BURST)
     sweep = many & needless & ~pl.col("application_data").any().over(BURST)
     lone = (offered <= SSL30) & ((offered <= SSL30).sum().over(PEER) < 2)  # one SSL 3.0 hello is a probe
-    return sweep | lone
+    return sweep | lone | pl.col("client_random").str.ends_with(HAPROXY_CHECK)
 
 
 def _occurrences(tables: Tables, hellos: pl.DataFrame, met: pl.DataFrame) -> Iterator[Occurrence]:
