@@ -63,6 +63,7 @@ class Translated:
         self._packets = p = tables.packets
         self._points = tables.points
         self._seen: list[Counter[tuple[int, int, int]]] = [Counter() for _ in tables.points]
+        self._own: list[set[tuple[int, int, int, int, int]]] = [set() for _ in tables.points]
         if len(tables.points) < 2:
             return
         column = np.flatnonzero((p.tcp.flags & (SYN | ACK)) == SYN)
@@ -70,11 +71,13 @@ class Translated:
         row = p.tcp.row[column]
         for point, number in zip(p.points(row).tolist(), self._numbers(row), strict=True):
             self._seen[point][number] += 1
+        for point, own in zip(p.points(row).tolist(), self._with_source(row), strict=True):
+            self._own[point].add(own)
 
     def at(self, lost: npt.ArrayLike, passed: npt.ArrayLike) -> str | None:
         """Name of a point that shows some of the SYNs ``passed``, before and after the first one lost, and none lost.
 
-        All are packet rows of one point. None where a point shows lost ones too: they left; "" where no point tells.
+        All are packet rows of one point. None where a point shows lost ones too, translated: they left; "" where no point tells.
         """
         wanted, known = np.asarray(lost, np.int64), np.asarray(passed, np.int64)
         p = self._packets
@@ -87,10 +90,19 @@ class Translated:
                 continue
             at = p.ts[known[[number in seen for number in self._numbers(known)]]]
             if (at < first).any() and (at > first).any():
-                return None if any(seen[number] > allowed[number] for number in numbers) else self._points[point]
+                if not any(seen[number] > allowed[number] for number in numbers):
+                    return self._points[point]
+                # Under their own addresses they have met no translator yet.
+                if self._own[point].isdisjoint(self._with_source(wanted)):
+                    return None
         return ""
 
     def _numbers(self, rows: npt.NDArray[np.integer]) -> list[tuple[int, int, int]]:
         p = self._packets
         seq = p.tcp.seq[np.searchsorted(p.tcp.row, rows)]
         return list(zip(p.dst[rows].tolist(), p.dport[rows].tolist(), seq.tolist(), strict=True))
+
+    def _with_source(self, rows: npt.NDArray[np.integer]) -> list[tuple[int, int, int, int, int]]:
+        p = self._packets
+        return [(src, sport, *number) for src, sport, number in zip(
+            p.src[rows].tolist(), p.sport[rows].tolist(), self._numbers(rows), strict=True)]

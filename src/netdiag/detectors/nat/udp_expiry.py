@@ -161,6 +161,8 @@ def _change(tables: Tables, flows: Flows, twins: SipTwins, row: dict[str, object
     messages = tables.transactions["request_messages"].gather(
         [_number(row["old_transaction"]), _number(row["transaction"])]).explode()
     twin = twins.of(messages.to_list())
+    # Under the same address no NAT is between the points: it stands before both, or there is none.
+    twin = twin.filter(pl.col("source") != str(row["source"]))
     if len(twin):
         if twin["source_port"].n_unique() > 1:
             return None  # the client itself changed its port
