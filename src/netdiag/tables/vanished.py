@@ -77,7 +77,8 @@ class Translated:
     def at(self, lost: npt.ArrayLike, passed: npt.ArrayLike) -> str | None:
         """Name of a point that shows some of the SYNs ``passed``, before and after the first one lost, and none lost.
 
-        All are packet rows of one point. None where a point shows lost ones too, translated: they left; "" where no point tells.
+        All are packet rows of one point. None where a point shows lost ones too, translated: they left; "" where no
+        point tells.
         """
         wanted, known = np.asarray(lost, np.int64), np.asarray(passed, np.int64)
         p = self._packets

@@ -24,13 +24,12 @@ balancer without a healthy member refuses too: then the address is its own.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import polars as pl
 
+from netdiag.detectors.fw._refuser import speaker_of
 from netdiag.model import (
-    Alternative,
     Confidence,
     Detection,
     Occurrence,
@@ -48,7 +47,7 @@ from netdiag.tables.addresses import endpoint
 from netdiag.tables.destinations import by_destination, port_sweeps, wide, without_sweeps
 from netdiag.tables.packets import TCP, UDP
 from netdiag.tables.schema import rows
-from netdiag.tables.speakers import foreign, genuine_ttls, hops
+from netdiag.tables.speakers import genuine_ttls
 from netdiag.tables.tcp import Connection
 
 PATTERN = Pattern(
@@ -142,7 +141,7 @@ def _by_reset(tables: Tables, refused: pl.DataFrame, many: Wide) -> list[Occurre
         pl.col("handshake_rtt_s").min()).iter_rows()}
     out = []
     for i, c in enumerate(rows(refused, Connection)):
-        speaker = _speaker(c, genuine[i])
+        speaker = speaker_of(c, genuine[i])
         reset = c.rst_packets[0]
         delay = (int(tables.packets.ts[reset]) - int(tables.packets.ts[c.syn_packets[0]])) / 1e9
         rtt = fastest.get((c.point, c.server))
@@ -176,52 +175,6 @@ def _place(client: str, server: str, port: int, title: str, many: Wide) -> _Plac
         return _Place((server, str(port)), {"destination.ip": server, "destination.port": port}, title)
     return _Place((client, f"*:{port}"), {"source.ip": client, "destination.port": port},
                   f"{title} (port {port} of {many[client, port][0]:,} hosts)")
-
-
-@dataclass(frozen=True, slots=True)
-class _Speaker:
-    """Who refused, as far as the TTL tells."""
-
-    title: str
-    clause: str
-    confidence: Confidence
-    reasons: tuple[str, ...]
-    alternatives: tuple[Alternative, ...] = ()
-
-
-def _speaker(c: Connection, genuine: tuple[int, ...]) -> _Speaker:
-    ttl = c.rst_ttl or 0
-    answer = "a reset with ACK = SYN + 1 answered the SYN"
-    if not genuine:
-        return _Speaker("New connections are refused", "and nothing here tells by whom", Confidence.SUSPECTED, (
-            answer, f"no other packet of {c.server} is here, so the reset's TTL {ttl} cannot be compared"))
-    seen = ", ".join(str(t) for t in genuine)
-    if foreign(ttl, genuine):
-        return _Speaker("A device on the path refuses new connections", "sent by a device on the path",
-                        Confidence.CONFIRMED, (answer, f"the reset has passed {number_of(hops(ttl), 'routers')} (TTL "
-                                                       f"{ttl}), genuine packets of {c.server} {_passed(genuine)} "
-                                                       f"(TTL {seen})"))
-    if hops(ttl) not in map(hops, genuine):
-        return _Speaker(
-            "New connections are refused", "sent from one router nearer or farther than the host's other packets",
-            Confidence.SUSPECTED, (answer, f"the reset has passed {number_of(hops(ttl), 'routers')} (TTL {ttl}), other "
-                                           f"packets of {c.server} {_passed(genuine)} (TTL {seen})"), (
-                Alternative("the device next to the host refuses, in its name or for an address that is its own",
-                            "it stands one router away from what else answers there",
-                            "one hop may be another way, too"),
-                Alternative("nothing listens on the port", "a closed port is the usual reason",
-                            "the reset did not pass as many routers as the host's other packets")))
-    return _Speaker(
-        "New connections are refused: nothing listens on the port", "sent from where the host is",
-        Confidence.PROBABLE, (answer, f"the reset (TTL {ttl}) comes from as far as other packets of {c.server} "
-                                      f"(TTL {seen})"),
-        (Alternative("a filter on the host, or a load balancer without a healthy member, refuses",
-                     "it would stand at the same distance", "nothing here; ask the host what listens"),))
-
-
-def _passed(ttls: tuple[int, ...]) -> str:
-    """Routers that they have passed: "7", "0 or 7"."""
-    return " or ".join(str(n) for n in sorted({hops(ttl) for ttl in ttls}))
 
 
 def _by_icmp(tables: Tables, errors: pl.DataFrame, many: Wide) -> list[Occurrence]:
