@@ -180,6 +180,11 @@ class _Context:
         if c.heard_last_ns is not None and c.heard_last_ns > lapse + SECOND:
             reasons.append(f"packets of the other side still come {(c.heard_last_ns - lapse) / 1e9:.1f} s after the "
                            "last response")
+        unknown: tuple[Alternative, ...] = ()
+        if c.relayed and c.path not in self._permitted and confidence is Confidence.PROBABLE:
+            confidence = Confidence.SUSPECTED
+            unknown = (Alternative("the relay's permission for this peer ran out (ICE-TURN-FAIL)",
+                                   "its grants lie before the capture", "nothing here"),)
         reasons += self._reaction(c, lapse)
         facts: dict[str, str | int | float] = {
             "source.ip": c.local, "destination.ip": c.remote, "stun.username": f"{c.remote_ufrag}:{c.local_ufrag}",
@@ -194,7 +199,7 @@ class _Context:
             scope={"source.ip": c.local, "destination.ip": c.remote}, flows=(c.flow,),
             keys=self._said.keys(c.session) | {f"host:{c.local}", f"host:{c.remote}"}, absence=absence, clock=clock,
             start_ns=lapse, end_ns=c.media_sent_last_ns,
-            alternatives=(Alternative(
+            alternatives=(*unknown, Alternative(
                 "the other agent died", "it sends nothing any more" if (c.heard_last_ns or 0) <= lapse + SECOND else
                 "it answers nothing", "a host that is up would refuse with ICMP, and none is here" if not icmp.height
                 else f"{icmp['source'][0]} speaks for its network"),))
