@@ -1,4 +1,4 @@
-"""What must not change a verdict: when the capture was taken, what wraps its frames, and a second tap at the same place."""
+"""What must change no verdict: when a capture was taken, what wraps its frames, and a second tap at the same place."""
 
 from __future__ import annotations
 
