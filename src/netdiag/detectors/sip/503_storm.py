@@ -18,7 +18,8 @@ retry. Challenges (401, 407) are no attempts of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -77,8 +78,7 @@ NODES, CALLS, EARLY = 3, 3, 3
 CITED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Storm:
+class _Storm(NamedTuple):
     point: str
     server: str
     start_ns: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -21,8 +21,7 @@ SETTLED_NS = 1_000_000_000
 """Senders may take this long to follow a new description (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(NamedTuple):
     """One broken rule."""
 
     kind: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,8 +28,7 @@ HELLOS = 1 << 16
 _hellos: WeakKeyDictionary[Tables, dict[tuple[str, int], list[int]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
+class Mismatch(NamedTuple):
     """One call whose sides do not agree."""
 
     kind: str
@@ -98,11 +97,15 @@ def _refused(tables: Tables, offer: Body, final: SipMessage, several: list[Excha
         changed = later[0].offer
         reasons.append(f"the call is accepted with {', '.join(sorted(kinds(changed)))}" if changed else "")
         packets.append(later[0].request.packet)
+    confidence = Confidence.CONFIRMED if later else Confidence.PROBABLE
+    if offer.message.to_tag and not known:
+        confidence = Confidence.SUSPECTED
+        reasons.append("what the call had agreed on before is not in the capture")
     yield Mismatch(
         "a change in a running call is refused" if offer.message.to_tag else "the offer is refused",
         f"{final.status} to an offer of {mine} alone" + (f"; it has {other}" if known else ""),
-        offer.message, final, tuple(reasons), Confidence.CONFIRMED if later else Confidence.PROBABLE, tuple(packets),
-        healed=bool(later), goes_on=offer.message.to_tag is not None)
+        offer.message, final, tuple(reasons), confidence, tuple(packets), healed=bool(later),
+        goes_on=offer.message.to_tag is not None)
 
 
 def kinds(body: Body) -> frozenset[str]:

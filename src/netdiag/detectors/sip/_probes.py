@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -26,8 +26,7 @@ PROBES = 5_000
 PAIR = ["point", "client", "server", "server_port", "transport"]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """One OPTIONS, and whether its prober counts it as answered."""
 
     transaction: Transaction

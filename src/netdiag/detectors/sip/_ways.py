@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdiag.tables.addresses import realm
 from netdiag.tables.sip import SipMessage
 from netdiag.tables.sip_routing import RouteUri, Routing
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """The way of one call's INVITE, as all points together show it."""
 
     invites: list[tuple[SipMessage, Routing]]

@@ -20,7 +20,7 @@ are repeated too, but acknowledged hop by hop (Timer G, §17.2.1).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -104,8 +104,7 @@ def _last_hops(repeated: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([last, repeated.join(last, on=answer, how="anti", maintain_order="left")])
 
 
-@dataclass(frozen=True, slots=True)
-class _Series:
+class _Series(NamedTuple):
     """The 2xx of one transaction and the ACKs of its dialog that this point shows."""
 
     finals: list[SipMessage]

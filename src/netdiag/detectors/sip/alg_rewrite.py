@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -89,8 +89,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                  examined={(host,): n for host, n in examined.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(NamedTuple):
     message: SipMessage
     """As it leaves the router."""
     reasons: tuple[str, ...]
@@ -98,8 +97,7 @@ class _Edit:
     packets: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(NamedTuple):
     """What an ALG changes."""
 
     call_id: str
@@ -174,7 +172,7 @@ def _told_once(edits: list[_Edit]) -> list[_Edit]:
         if i > lead:
             which = _other(e.message.method or "", edits[lead].message.method or "")
             more = (f"in {which}: {r}" for r in e.reasons[1:] if _part(r) not in known)
-            edits[lead] = replace(edits[lead], reasons=(*edits[lead].reasons, *more)[:2 * CHANGES])
+            edits[lead] = edits[lead]._replace(reasons=(*edits[lead].reasons, *more)[:2 * CHANGES])
     return edits
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -73,8 +73,7 @@ DETAILED = 200
 _CALL = ["point", "call_id"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Denied:
+class _Denied(NamedTuple):
     """A request of an established dialog, and who answered both."""
 
     t: Transaction
@@ -176,7 +175,7 @@ def _nearest(tables: Tables, denied: list[_Denied]) -> list[_Denied]:
     for seen in same.values():
         lead = seen[0] if len(seen) == 1 else min(seen, key=lambda d: (
             -len(routing(tables, d.request.message).via), int(tables.packets.ttl[d.request.packet])))
-        out.append(replace(lead, elsewhere=tuple(m for d in seen if d is not lead for m in (
+        out.append(lead._replace(elsewhere=tuple(m for d in seen if d is not lead for m in (
             d.setup.message, *d.t.request_messages, d.final.message))))
     return out
 

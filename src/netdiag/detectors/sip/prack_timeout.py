@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -85,8 +85,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
                  examined={(host, kind): n for host, n in examined.items() for kind in kinds})
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(NamedTuple):
     kind: str
     lead: SipMessage
     text: str

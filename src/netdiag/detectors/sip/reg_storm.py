@@ -20,8 +20,8 @@ tool. A tap next to one client shows that client only: capture at the registrar.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import polars as pl
 
@@ -76,8 +76,7 @@ CITED = 10
 _KEY = ["point", "server"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Storm:
+class _Storm(NamedTuple):
     point: str
     server: str
     start_ns: int

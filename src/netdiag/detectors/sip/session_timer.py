@@ -19,7 +19,7 @@ without Session-Expires that is refused (hold, codec) is no refresh. A limit of 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -81,8 +81,7 @@ DETAILED = 200
 SILENT, FAILED, INTERVAL = "no refresh", "refresh failed", "interval too small"
 
 
-@dataclass(frozen=True, slots=True)
-class _Death:
+class _Death(NamedTuple):
     """A call that a session timer may have ended."""
 
     call: TimedCall
@@ -109,7 +108,7 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
             tried[a.point, a.call_id] = a  # the last one counts
     deaths = [d for c in calls if (d := _death(c, tried.get((c.point, c.call_id)), settings["tolerance"]))]
     said = details(tables, [d.call.bye_message for d in deaths], ("reason_header",))["reason_header"].to_list()
-    deaths = [replace(d, reason=reason or "") for d, reason in zip(deaths, said, strict=True)]
+    deaths = [d._replace(reason=reason or "") for d, reason in zip(deaths, said, strict=True)]
     deaths = [d for d in deaths if d.kind == FAILED or not any(w in d.reason.lower() for w in ("duration", "limit"))]
     same = Counter((d.call.point, d.interval, round(d.call.gap_s)) for d in deaths if d.kind == SILENT)
     unseen: defaultdict[str, list[_Death]] = defaultdict(list)

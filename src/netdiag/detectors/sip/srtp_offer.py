@@ -7,7 +7,8 @@ a=fingerprint, where a=setup says who begins it: the offer leaves that open with
 §5, RFC 4145 §4.1). A side that must encrypt and one that cannot leave a 488; a device that writes the wrong answer
 leaves a call that is silent.
 
-**What lifts the suspicion.** An offer of one kind alone is refused (probable). The same call is accepted with another
+**What lifts the suspicion.** An offer of one kind alone is refused (probable; suspected in a running call whose
+beginning was not captured). The same call is accepted with another
 profile, the answer breaks one of these rules, or a DTLS handshake arrives where SDES was agreed (confirmed).
 
 **What looks alike and is not it.** Two lines of which one is refused with port 0: the choice between SRTP and RTP that
