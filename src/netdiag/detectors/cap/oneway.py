@@ -18,7 +18,7 @@ still. Servers that answer around a load balancer (direct server return) look th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -59,8 +59,7 @@ PATTERN = Pattern(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sign:
+class _Sign(NamedTuple):
     """A flow of which one direction is seen, and what shows that the other one exists."""
 
     flow: int
@@ -71,20 +70,23 @@ class _Sign:
 def detect(tables: Tables, settings: dict[str, float]) -> Detection:
     """Flows with packets one way only, whose sender was answered nevertheless; one group for each point."""
     least = settings["min_packets"]
-    flows = tables.flows.filter(pl.col("packets_ab") + pl.col("packets_ba") >= least)
+    one_way = (pl.col("packets_ab") == 0) | (pl.col("packets_ba") == 0)
+    enough = pl.col("packets_ab") + pl.col("packets_ba") >= least
+    every = tables.flows.filter(one_way)
+    alone = every.filter(enough)
+    signs: dict[int, _Sign] = {}
+    for sign in (*_tcp(tables, alone), *_sip(tables, alone, every), *_rtcp(tables, alone)):
+        signs.setdefault(sign.flow, sign)
+    signed = pl.col("flow").is_in(list(signs))
+    flows, alone = tables.flows.filter(enough | signed), every.filter(signed)
     if not flows.height:
         return not_applicable(f"no flow has {least:.0f} packets")
-    alone = flows.filter((pl.col("packets_ab") == 0) | (pl.col("packets_ba") == 0))
-    signs: dict[int, _Sign] = {}
-    for sign in (*_tcp(tables, alone), *_sip(tables, alone), *_rtcp(tables, alone)):
-        signs.setdefault(sign.flow, sign)
     if not signs:
         return clear(f"{number_of(flows.height, 'flows')} with {least:.0f} packets or more; none goes one way only "
                      "while its sender is answered")
-    both = _whole_elsewhere(tables, flows, alone.filter(pl.col("flow").is_in(list(signs))))
+    both = _whole_elsewhere(tables, flows, alone)
     occurrences = []
-    shown = alone.filter(pl.col("flow").is_in(list(signs)))
-    for f, meant in accounts(shown.sort(~pl.col("flow").is_in(list(both)), maintain_order=True)):
+    for f, meant in accounts(alone.sort(~pl.col("flow").is_in(list(both)), maintain_order=True)):
         sign, point = signs[f["flow"]], f["point"]
         count = f["packets_ab"] + f["packets_ba"]
         reasons = [f"{count} packets one way and none the other", sign.what]
@@ -115,8 +117,11 @@ def _tcp(tables: Tables, alone: pl.DataFrame) -> Iterator[_Sign]:
                         f"its acknowledgment numbers grow by {more}")
 
 
-def _sip(tables: Tables, alone: pl.DataFrame) -> Iterator[_Sign]:
-    """Dialogs that go on without a response, and responses without a request."""
+def _sip(tables: Tables, alone: pl.DataFrame, every: pl.DataFrame) -> Iterator[_Sign]:
+    """Dialogs that go on without a response, and responses without a request.
+
+    Two packets are enough for the first. The second may begin before the capture, and is looked for among ``alone``.
+    """
     messages = tables.sip.select(
         "point", "call_id", "flow", "packet", "method", "to_tag", request=pl.col("method").is_not_null())
     in_calls = messages["call_id"].is_not_null()
@@ -130,9 +135,10 @@ def _sip(tables: Tables, alone: pl.DataFrame) -> Iterator[_Sign]:
         tagged.any().alias("tagged"), asked.any().alias("asked"))
     deaf = sides.filter(~pl.col("responses") & pl.col("tagged") & pl.col("asked"))
     mute = sides.filter(~pl.col("requests"))
-    for group, keep, what in ((deaf, tagged | asked, "its ACK has a To tag that only a response gives"),
-                              (mute, ~pl.col("request"), "it answers SIP requests that are not seen")):
-        hits = messages.filter(pl.col("flow").is_in(alone["flow"].implode())).join(
+    for flows, group, keep, what in (
+            (every, deaf, tagged | asked, "its ACK has a To tag that only a response gives"),
+            (alone, mute, ~pl.col("request"), "it answers SIP requests that are not seen")):
+        hits = messages.filter(pl.col("flow").is_in(flows["flow"].implode())).join(
             group.select(call), on=call, how="semi", maintain_order="left").filter(keep)
         for flow, packets in hits.group_by("flow", maintain_order=True).agg("packet").iter_rows():
             yield _Sign(flow, tuple(packets[:4]), what)
