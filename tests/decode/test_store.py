@@ -15,7 +15,7 @@ from netdiag.decode.store import IN_MEMORY, Store
 from netdiag.errors import CaptureError
 
 KINDS = {"short": "u1", "long": "i8"}
-ROWS = 2 * IN_MEMORY + 12_345
+ROWS = IN_MEMORY + 2 * store._PART + 12_345
 STEP = 300_000
 
 

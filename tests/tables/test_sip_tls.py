@@ -109,6 +109,14 @@ def test_ciphers_are_not_loaded_without_a_key_log(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("keys", [True, False])
+def test_what_was_decrypted_reaches_no_file(tmp_path: Path, keys: bool) -> None:
+    flights, log = exchange(tmp_path, VERSIONS[0], [(True, request(1)), (False, answer(1))])
+    tables = opened(tmp_path, flights, log if keys else b"")
+    assert tables.sip.height == 2 * keys
+    assert tables.packets.space.decrypted == keys
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_damaged_record_ends_that_side(tmp_path: Path, version: ssl.TLSVersion) -> None:
     said = [(True, request(1)), (False, answer(1)), (True, request(2)), (False, answer(2)), (True, request(3))]

@@ -80,6 +80,8 @@ class Space:
         ``window`` and ``kept``: bytes to reserve for reading streams, and for what is kept of them.
         """
         self.extents: list[Extent] = []
+        self.decrypted = False
+        """Cleartext of an encrypted connection was appended: what is made of it must not reach a disk."""
         at = 0
         for _, size in files:
             self.extents.append(Extent(at, size))

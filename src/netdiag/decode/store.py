@@ -22,8 +22,8 @@ Columns = dict[str, npt.NDArray[Any]]
 
 MOST_ROWS = 1 << 31
 """Rows that are reserved for input of unknown length; row numbers have 32 bits."""
-IN_MEMORY = 1 << 20
-"""Rows that need no file (practice: the columns of so many packets take 50 MB)."""
+IN_MEMORY = 1 << 17
+"""Rows that need no file (practice: the columns of so many packets take 7 MB)."""
 _PART = 1 << 20
 """Rows that the file grows by: whole pages of any column."""
 _NORESERVE = 0x4000
@@ -50,7 +50,8 @@ class Store:
         self._room = max(min(rows, MOST_ROWS), 1)
         while True:
             try:
-                self._columns = {name: _reserved(kind, -(-self._room // _PART) * _PART) for name, kind in kinds.items()}
+                rows = IN_MEMORY + max(-(-(self._room - IN_MEMORY) // _PART), 0) * _PART
+                self._columns = {name: _reserved(kind, rows) for name, kind in kinds.items()}
                 return
             except (OSError, MemoryError, ValueError):  # ulimit -v, or no overcommitment
                 if self._room <= _PART:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.tables.call_ids import INVITE_METHODS, TIMER_B_NS
+from netdiag.tables.outside import laid
 from netdiag.tables.schema import U16, U32, empty, schema
 from netdiag.tables.sip_details import added
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
@@ -191,7 +192,7 @@ def build(tables: Tables) -> pl.DataFrame:
     cut[call[data["cut"].to_numpy()]] = True
     message = data["message"]
     bye_tag = taken(data["from_tag"], bye)
-    return pl.DataFrame({
+    return laid(pl.DataFrame({
         "call": np.arange(count), "point": taken(data["point"], lead), "call_id": taken(data["call_id"], lead),
         "from_tag": caller_tag, "to_tag": taken(data["to_tag"], answered),
         "caller": taken(data["client"], lead), "callee": callee, "hops": hops,
@@ -206,7 +207,7 @@ def build(tables: Tables) -> pl.DataFrame:
     }).with_columns(
         bye_by=pl.when(pl.col("bye")).then(
             pl.when(pl.col("bye_tag").eq_missing(pl.col("from_tag"))).then(pl.lit("caller")).otherwise(pl.lit("callee"))),
-    ).select(pl.col(name).cast(dtype) for name, dtype in schema(Call).items())
+    ).select(pl.col(name).cast(dtype) for name, dtype in schema(Call).items()), tables.packets.space)
 
 
 def named(tables: Tables) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Frames from columns of Python values, for tables with many rows and list columns."""
+"""Frames of tables with many rows, from their columns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,31 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from netdiag.tables import outside
+from netdiag.tables.packets import Packets
 from netdiag.tables.schema import schema
+
+
+class Columns:
+    """The columns of table ``row``, each put where it stays as soon as it is there: in a file when it is long."""
+
+    def __init__(self, row: type, packets: Packets) -> None:
+        self._types, self._space = schema(row), packets.space
+        self._done: dict[str, pl.Series] = {}
+
+    def __setitem__(self, name: str, values: pl.Series | npt.NDArray[np.generic]) -> None:
+        column = pl.Series(name, values).cast(self._types[name])
+        self._done[name] = outside.laid(column.to_frame(), self._space).to_series()
+
+    def __getitem__(self, name: str) -> pl.Series:
+        return self._done[name]
+
+    def frame(self) -> pl.DataFrame:
+        """The table; KeyError when a column is missing."""
+        return pl.DataFrame([self._done[name] for name in self._types])
 
 
 def frame_of(row: type, columns: dict[str, list[Any]]) -> pl.DataFrame:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import polars as pl
 
 from netdiag.decode.community_id import community_id, digest
+from netdiag.tables.columns import Columns
 from netdiag.tables.packets import CUT, FORWARD, ICMP, ICMPV6, IPV6, TCP, UDP, Packets
 from netdiag.tables.packets import U8 as Bytes
 from netdiag.tables.packets import U32 as Words
-from netdiag.tables.schema import U8, U16, U32, empty, schema
+from netdiag.tables.schema import U8, U16, U32, empty
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -63,25 +64,25 @@ def build(tables: Tables) -> pl.DataFrame:
         return empty(Flow)
     first, last = p.order[start], p.order[start + p.flow_size - 1]
     cuts = np.unique(np.append(np.searchsorted(start, np.arange(0, len(p.order), BLOCK)), len(start))).tolist()
-    parts = [_measure(p, slice(a, b)) for a, b in pairwise(cuts)]
-    sent, total, ahead, gap, cut = (np.concatenate(column) for column in zip(*parts, strict=True))
+    sent, total, ahead, gap = np.empty((4, len(start)), np.int64)
+    cut = np.empty(len(start), np.bool_)
+    for a, b in pairwise(cuts):
+        sent[a:b], total[a:b], ahead[a:b], gap[a:b], cut[a:b] = _measure(p, slice(a, b))
     names = pl.Series(tables.points, dtype=pl.String)
-    columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {
-        "flow": np.arange(len(start), dtype=np.uint32),
-        "point": names.gather(p.points(first)),
-        "proto": p.proto[first],
-        "a": address_texts(p, p.src[first], p.flags[first]), "a_port": p.sport[first],
-        "b": address_texts(p, p.dst[first], p.flags[first]), "b_port": p.dport[first],
-        "packets_ab": sent, "packets_ba": p.flow_size - sent,
-        "bytes_ab": ahead, "bytes_ba": total - ahead,
-        "first_ns": p.ts[first], "last_ns": p.ts[last],
-        "first_packet": first, "last_packet": last,
-        "max_gap_s": np.maximum(gap, 0) / 1e9,
-        "cut": cut,
-        "encap": wrappings(p, first),
-    }
-    wanted = schema(Flow)
-    return pl.DataFrame({n: pl.Series(n, columns[n]).cast(wanted[n]) for n in wanted}, schema=wanted)
+    out = Columns(Flow, p)
+    out["flow"] = np.arange(len(start), dtype=np.uint32)
+    out["point"] = names.gather(p.points(first))
+    out["proto"] = p.proto[first]
+    out["a"], out["a_port"] = address_texts(p, p.src[first], p.flags[first]), p.sport[first]
+    out["b"], out["b_port"] = address_texts(p, p.dst[first], p.flags[first]), p.dport[first]
+    out["packets_ab"], out["packets_ba"] = sent, p.flow_size - sent
+    out["bytes_ab"], out["bytes_ba"] = ahead, total - ahead
+    out["first_ns"], out["last_ns"] = p.ts[first], p.ts[last]
+    out["first_packet"], out["last_packet"] = first, last
+    out["max_gap_s"] = np.maximum(gap, 0) / 1e9
+    out["cut"] = cut
+    out["encap"] = wrappings(p, first)
+    return out.frame()
 
 
 def _measure(p: Packets, flows: slice) -> tuple[npt.NDArray[np.generic], ...]:
@@ -111,15 +112,21 @@ def wrappings(packets: Packets, rows: npt.NDArray[np.integer]) -> pl.Series:
 def address_texts(packets: Packets, values: Words, flags: Bytes) -> pl.Series:
     """Text of many ``src``/``dst`` values; each distinct address is formatted once."""
     six = (flags & IPV6) != 0
-    unique, back = np.unique(values.astype(np.uint64) | six.astype(np.uint64) << np.uint64(32), return_inverse=True)
-    low = pl.Series((unique & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+    keys = values.astype(np.uint64) | six.astype(np.uint64) << np.uint64(32) if six.any() else values
+    unique, back = np.unique(keys, return_inverse=True)
+    place = back.astype(np.uint32)
+    del keys, back
+    first6 = int(np.searchsorted(unique, np.uint64(1 << 32))) if six.any() else len(unique)
+    texts = [str(ipaddress.IPv6Address(packets.v6[int(v) & 0xFFFFFFFF])) for v in unique[first6:]]
+    # Some at a time: the texts of the four parts take more than the result.
+    parts = [_dotted(unique[at : min(at + BLOCK, first6)].astype(np.uint32)) for at in range(0, first6, BLOCK)]
+    return pl.concat([*parts, pl.Series("", texts, dtype=pl.String)]).gather(place)
+
+
+def _dotted(values: Words) -> pl.Series:
     v = pl.col("v")
     dotted = pl.format("{}.{}.{}.{}", v // (1 << 24), v // (1 << 16) % 256, v // 256 % 256, v % 256)
-    four = pl.DataFrame({"v": low}).select(dotted).to_series()
-    first6 = int(np.searchsorted(unique, np.uint64(1 << 32)))
-    texts = [str(ipaddress.IPv6Address(packets.v6[int(v)])) for v in low[first6:]]
-    names = pl.concat([four[:first6], pl.Series(texts, dtype=pl.String)])
-    return names.gather(back.astype(np.uint32))
+    return pl.DataFrame({"v": values}).select(dotted.alias("")).to_series()
 
 
 def address_bytes(packets: Packets, value: int, flags: int) -> bytes:

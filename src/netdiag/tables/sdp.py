@@ -12,6 +12,7 @@ from netdiag.decode import sdp as decode
 from netdiag.decode import sdp_columns as columns_of
 from netdiag.tables import sip_buffer, text
 from netdiag.tables.calls import Media, call_messages
+from netdiag.tables.outside import laid
 from netdiag.tables.schema import empty, schema
 from netdiag.tables.sip_groups import first_of, group_codes, nested, repeats
 
@@ -92,11 +93,12 @@ def _rows(tables: Tables, bodies: pl.DataFrame) -> pl.DataFrame:
         parts.append(rest)
     if not parts:
         return empty(Media)
-    media = pl.concat(parts)
+    # bodies stand in the order of their messages
+    media = parts[0] if len(parts) == 1 and usual.all() else pl.concat(parts).sort("body", "index", maintain_order=True)
     lead = bodies.select("call", "call_id", "point", "message", "packet", "ts_ns", "side", "role",
                          signalling_source="source")[media["body"]]
-    out = lead.hstack(media.drop("body")).sort("message", "index", maintain_order=True)
-    return out.select(pl.col(name).cast(dtype) for name, dtype in schema(Media).items())
+    out = lead.hstack(media.drop("body"))
+    return laid(out.select(pl.col(name).cast(dtype) for name, dtype in schema(Media).items()), tables.packets.space)
 
 
 def _usual(tables: Tables, bodies: pl.DataFrame) -> tuple[npt.NDArray[np.bool_], pl.DataFrame | None]:
@@ -137,20 +139,23 @@ def _usual(tables: Tables, bodies: pl.DataFrame) -> tuple[npt.NDArray[np.bool_],
     made = [line for line in lines if line is not None]
     rows, code = rows[known], number[codes[known]]
     own = pl.Series([not shared for _, shared, _ in made])
-    template = _frame([line for line, _, _ in made])[code]
     ports = pl.Series(port[rows])
+    there = pl.Series(known)
+    common = pl.Series([line.address for line, _, _ in made], dtype=pl.String).gather(code)
+    address = texts["address"].filter(there).zip_with(~own.gather(code), common)
     shares = pl.Series([columns_of.shares_port(line) for line, _, _ in made])
-    media = template.with_columns(
-        body=pl.Series(rows), index=pl.lit(0, pl.UInt16), port=ports.cast(pl.UInt16),
-        origin_address=texts["origin"].filter(pl.Series(known)),
-        address=pl.when(own.gather(code)).then(pl.col("address")).otherwise(texts["address"].filter(pl.Series(known))),
-        rtcp_port=(ports + (~shares).cast(pl.Int64).gather(code)).cast(pl.UInt16))
-    again = bodies.select("call", "cseq", "exchange", "side", "role")[rows].with_columns(
-        code=pl.Series(code), port=media["port"], address=media["address"], origin=media["origin_address"])
+    media = pl.DataFrame({"body": rows, "code": code.astype(np.uint32), "port": ports.cast(pl.UInt16),
+                          "address": address, "origin_address": texts["origin"].filter(there)})
+    again = bodies.select("call", "cseq", "exchange", "side", "role")[rows].hstack(media.drop("body"))
+    new = pl.Series(~repeats(again))
     odd = pl.Series([word for _, _, word in made]).gather(code)
     for row in (odd != "").arg_true().to_list():
         tables.anomaly_log.add("media", odd[row], bodies["packet"][int(rows[row])])
-    return usual, media.filter(~repeats(again)).select(_COLUMNS)
+    media = media.filter(new).with_columns(
+        index=pl.lit(0, pl.UInt16),
+        rtcp_port=(ports + (~shares).cast(pl.Int64).gather(code)).filter(new).cast(pl.UInt16))
+    template = _frame([line for line, _, _ in made])[media["code"]]
+    return usual, media.hstack(template.drop("address", "port", "rtcp_port")).select(_COLUMNS)
 
 
 def _others(tables: Tables, bodies: pl.DataFrame, rows: I64) -> pl.DataFrame | None:

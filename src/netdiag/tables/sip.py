@@ -11,9 +11,10 @@ import polars as pl
 
 from netdiag.tables.call_ids import separate
 from netdiag.tables.flows import address_texts
+from netdiag.tables.outside import laid
 from netdiag.tables.packets import FORWARD
 from netdiag.tables.schema import U16, U32, schema
-from netdiag.tables.sip_chunk import decode_chunk, finish
+from netdiag.tables.sip_chunk import Chunk, decode_chunk, finish
 from netdiag.tables.sip_groups import repeats
 from netdiag.tables.sip_inside import wrapped_messages
 from netdiag.tables.sip_sources import Pieces, datagrams, stream_messages
@@ -118,6 +119,9 @@ class Transaction:
 CHUNK_BYTES = 1 << 22
 """Message bytes decoded together: bounds the memory of a pass, and stays near the cache (measured)."""
 CHUNK_MESSAGES = 1 << 15
+FRAME_MESSAGES = 1 << 16
+"""Messages whose columns are put together at once: bounds what that takes on its way (practice)."""
+_WANTED = {k: v for k, v in schema(SipMessage).items() if k not in ("message", "retransmission")}
 
 
 def build(tables: Tables) -> pl.DataFrame:
@@ -129,6 +133,7 @@ def build(tables: Tables) -> pl.DataFrame:
     data = pl.concat(parts) if len(parts) > 1 else parts[0]
     if len(parts) > 1:
         data = data.sort("packet", maintain_order=True)
+    data = laid(data, tables.packets.space)
     return separate(tables, data).with_columns(
         message=pl.int_range(pl.len(), dtype=pl.UInt32),
         retransmission=_repeated(tables, data),
@@ -145,22 +150,27 @@ def _repeated(tables: Tables, data: pl.DataFrame) -> pl.Series:
 def _messages(tables: Tables, pieces: Pieces) -> pl.DataFrame:
     """Frame of SipMessage without ``message`` and ``retransmission``."""
     total = np.cumsum(pieces.length)
-    parts = []
-    at, n = 0, len(pieces.packet)
+    frames: list[pl.DataFrame] = []
+    parts: list[Chunk] = []
+    at, n, begun = 0, len(pieces.packet), 0
     while at < n:
         before = int(total[at - 1]) if at else 0
         end = int(np.searchsorted(total, before + CHUNK_BYTES, side="right"))
         end = min(max(end, at + 1), at + CHUNK_MESSAGES)
         parts.append(decode_chunk(tables, pieces, slice(at, end)))
         at = end
-    wanted = {k: v for k, v in schema(SipMessage).items() if k not in ("message", "retransmission")}
-    if not parts:
-        return pl.DataFrame(schema=wanted)
+        if at - begun >= FRAME_MESSAGES or at == n:
+            frames.append(_frame(tables, parts, pieces.transport))
+            parts, begun = [], at
+    return pl.concat(frames, rechunk=False) if frames else pl.DataFrame(schema=_WANTED)
+
+
+def _frame(tables: Tables, parts: list[Chunk], transport: str) -> pl.DataFrame:
     data = finish(tables, parts)
     return (
         data.hstack(_endpoints(tables, data["packet"].to_numpy()))
-        .with_columns(transport=pl.lit(pieces.transport))
-        .select(pl.col(name).cast(dtype) for name, dtype in wanted.items())
+        .with_columns(transport=pl.lit(transport))
+        .select(pl.col(name).cast(dtype) for name, dtype in _WANTED.items())
     )
 
 

@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 
 import polars as pl
 
+from netdiag.capture.space import Space
+from netdiag.tables.outside import laid
 from netdiag.tables.sip_groups import group_codes
 
 if TYPE_CHECKING:
@@ -28,11 +30,11 @@ def hop_messages(tables: Tables) -> pl.DataFrame:
     """
     found = _cache.get(tables)
     if found is None:
-        found = _cache[tables] = _build(tables.sip)
+        found = _cache[tables] = _build(tables.sip, tables.packets.space)
     return found
 
 
-def _build(sip: pl.DataFrame) -> pl.DataFrame:
+def _build(sip: pl.DataFrame, space: Space) -> pl.DataFrame:
     whole = sip["call_id"].is_not_null() & sip["cseq"].is_not_null() & sip["cseq_method"].is_not_null()
     data = sip if whole.all() else sip.filter(whole)
     request = pl.col("method").is_not_null()
@@ -43,6 +45,7 @@ def _build(sip: pl.DataFrame) -> pl.DataFrame:
     else:
         key = pl.when(unique).then(pl.col("branch")).otherwise(
             pl.concat_str(pl.lit("from "), pl.col("from_tag").fill_null("")))
-    return data.with_columns(
+    added = data.select(
         *(pl.when(request).then(pl.col(a)).otherwise(pl.col(b)).alias(name) for name, (a, b) in _PAIRS.items()),
         key=key, dialog=pl.Series(codes, dtype=pl.UInt32))
+    return data.hstack(laid(added, space))

@@ -44,6 +44,7 @@ class _Collector:
             self.note(f"SIP inside TLS or WebSocket behind the first {KEPT >> 20} MiB is left out", packet)
             return
         self.kept += len(data)
+        self.tables.packets.space.decrypted |= transport != "ws"
         self.found[transport].append((packet, ts, self.tables.packets.space.append(data), len(data), not complete))
 
     def note(self, reason: str, packet: int) -> None:

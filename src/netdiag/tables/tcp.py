@@ -13,9 +13,10 @@ import polars as pl
 from netdiag.decode import tcp_options
 from netdiag.tables import tcp_segments as seg
 from netdiag.tables.addresses import endpoint
+from netdiag.tables.columns import Columns
 from netdiag.tables.flows import BLOCK, address_texts
 from netdiag.tables.packets import ACK, FIN, I64, RST, SYN, Packets
-from netdiag.tables.schema import U8, U16, U32, empty, schema
+from netdiag.tables.schema import U8, U16, U32, empty
 
 if TYPE_CHECKING:
     from netdiag.tables import Tables
@@ -114,7 +115,7 @@ def build(tables: Tables) -> pl.DataFrame:
     if not count:
         return empty(Connection)
     facts = _Facts(packets, s)
-    columns: dict[str, pl.Series | npt.NDArray[np.generic]] = {}
+    columns = Columns(Connection, packets)
     facts.endpoints(columns, tables.points)
     facts.volume(columns)
     facts.handshake(columns)
@@ -122,8 +123,7 @@ def build(tables: Tables) -> pl.DataFrame:
     facts.ending(columns)
     facts.idle(columns)
     columns["state"] = facts.state(columns)
-    wanted = schema(Connection)
-    return pl.DataFrame({n: pl.Series(n, columns[n]).cast(wanted[n]) for n in wanted}, schema=wanted)
+    return columns.frame()
 
 
 def _nullable(values: npt.NDArray[np.generic], present: Bools) -> pl.Series:
@@ -166,7 +166,7 @@ class _Facts:
         joined = everything.join(lists, on="c", how="left", maintain_order="left")
         return joined["r"].fill_null(pl.Series([[]], dtype=pl.List(pl.UInt32)))
 
-    def endpoints(self, out: dict[str, pl.Series | npt.NDArray[np.generic]], points: tuple[str, ...]) -> None:
+    def endpoints(self, out: Columns, points: tuple[str, ...]) -> None:
         p, first = self.packets, self.first
         sent = self.s.client[self.s.start]
         source = address_texts(p, p.src[first], p.flags[first])
@@ -181,7 +181,7 @@ class _Facts:
         out["client_port"] = np.where(sent, p.sport[first], p.dport[first])
         out["server_port"] = np.where(sent, p.dport[first], p.sport[first])
 
-    def volume(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
+    def volume(self, out: Columns) -> None:
         s = self.s
         out["first_ns"], out["last_ns"] = self.packets.ts[self.first], self.packets.ts[self.last]
         out["first_packet"], out["last_packet"] = self.first, self.last
@@ -189,7 +189,7 @@ class _Facts:
         out["packets_client"], out["packets_server"] = sent, s.size - sent
         out["data_client"], out["data_server"] = s.data[:, 0], s.data[:, 1]
 
-    def handshake(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
+    def handshake(self, out: Columns) -> None:
         p, s = self.packets, self.s
         syn_only = ((s.flags & (SYN | ACK)) == SYN) & s.client
         out["syn_packets"] = self._lists(syn_only)
@@ -206,7 +206,7 @@ class _Facts:
         for name, entry in (("client", first_syn), ("server", s.syn_ack)):
             self._options(out, name, entry)
 
-    def _options(self, out: dict[str, pl.Series | npt.NDArray[np.generic]], name: str, entry: I64) -> None:
+    def _options(self, out: Columns, name: str, entry: I64) -> None:
         p = self.packets
         there = entry >= 0
         row = self.s.row[entry[there]].astype(np.int64)
@@ -223,7 +223,7 @@ class _Facts:
                 present[there] = valid
             out[f"{column}_{name}"] = _nullable(np.where(present, wide, 0).astype(values.dtype), present)
 
-    def classes(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
+    def classes(self, out: Columns) -> None:
         s = self.s
         for name, bit in (("retransmissions", seg.RETRANSMISSION), ("out_of_order", seg.OUT_OF_ORDER)):
             mask = (s.classes & bit) != 0
@@ -234,7 +234,7 @@ class _Facts:
             out[name] = self._per_connection((s.classes & bit) != 0)
         out["tail_client_unacked"], out["tail_server_unacked"] = s.unacked_sends[:, 0], s.unacked_sends[:, 1]
 
-    def ending(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
+    def ending(self, out: Columns) -> None:
         s = self.s
         fin = (s.flags & FIN) != 0
         out["fin_client_packet"] = self._row(self._first(fin & s.client))
@@ -254,7 +254,7 @@ class _Facts:
         refused[c[s.ack[answers] == s.seq[s.syn[c]] + 1]] = True
         out["refused"] = refused
 
-    def idle(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> None:
+    def idle(self, out: Columns) -> None:
         s = self.s
         longest, entry = np.zeros(self.count, np.int64), np.full(self.count, -1, np.int64)
         cuts = np.append(np.searchsorted(s.start, np.arange(0, len(s.row), BLOCK)), self.count)
@@ -271,7 +271,7 @@ class _Facts:
         out["max_idle_s"] = longest / 1e9
         out["idle_before_packet"] = self._row(entry)
 
-    def state(self, out: dict[str, pl.Series | npt.NDArray[np.generic]]) -> pl.Series:
+    def state(self, out: Columns) -> pl.Series:
         s = self.s
         facts = pl.DataFrame({n: out[n] for n in ("refused", "fin_client_packet", "fin_server_packet", "rst_by_client",
                                                   "rst_by_server", "midstream", "established")})

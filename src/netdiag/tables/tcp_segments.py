@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from netdiag.decode import store
 from netdiag.tables import tcp_coverage, tcp_split, tcp_window
 from netdiag.tables.packets import ACK, FIN, I64, RST, SYN, U8, U16, U32, Packets
 
@@ -133,10 +134,10 @@ def analyse(packets: Packets) -> Segments:
     column = tcp_split.by_flow(packets)
     n = len(column)
     none = np.empty(0, np.int64)
-    out = Segments(
-        np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.bool_), np.empty(n, np.int64),
-        np.empty(n, np.int64), np.empty(n, np.uint32), np.empty(n, np.uint8), np.empty(n, np.uint16),
-        none, none, none, none, none, none, none, none)
+    row, connection, client, seq, ack, length, flags, classes = (
+        store.column(kind, n) for kind in ("u4", "u4", "?", "i8", "i8", "u4", "u1", "u2"))
+    out = Segments(row, connection, client, seq, ack, length, flags, classes,
+                   none, none, none, none, none, none, none, none)
     parts: list[Segments] = []
     connections = 0
     for begin, end in tcp_split.blocks(packets, column, _BLOCK):
@@ -151,8 +152,18 @@ def analyse(packets: Packets) -> Segments:
             entry[entry >= 0] += begin
         parts.append(part)
     for name in ("start", "size", "syn", "syn_ack", "handshake_ack", "data", "unacked_sends", "floor"):
-        setattr(out, name, np.concatenate([getattr(part, name) for part in parts]))
+        setattr(out, name, _joined([getattr(part, name) for part in parts]))
+        for part in parts:
+            setattr(part, name, None)
     return out
+
+
+def _joined(parts: list[I64]) -> I64:
+    """One column of facts about connections."""
+    wide = parts[0].shape[1:] if parts else ()
+    whole = store.column("i8", sum(map(np.size, parts))).reshape(-1, *wide)
+    np.concatenate(parts, out=whole)
+    return whole
 
 
 def _analyse(packets: Packets, column: npt.NDArray[np.int32]) -> Segments:

@@ -1,20 +1,19 @@
 """Text columns that lie in the captures themselves: Polars strings that point into the mapped files, without a copy.
 
-Polars takes columns by the Arrow C data interface (arrow.apache.org, "The Arrow C data interface"). Its string views
-are 16 bytes each: the length, then the text itself up to 12 bytes, or its first four bytes, a buffer and an offset.
+The string views of Arrow are 16 bytes each: the length, then the text itself up to 12 bytes, or its first four bytes, a
+buffer and an offset.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from netdiag.capture.space import Space
+from netdiag.tables import arrow
 
 I64 = npt.NDArray[np.int64]
 
@@ -25,62 +24,6 @@ _PARTS = np.zeros((_INLINE + 1, _INLINE), np.uint8)
 for _size in range(_INLINE + 1):
     _PARTS[_size, :_size] = 0xFF
 _MASKS = _PARTS.view("<u4")
-
-
-class _Schema(ctypes.Structure):
-    _fields_ = (("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_char_p),
-                ("flags", ctypes.c_int64), ("n_children", ctypes.c_int64), ("children", ctypes.c_void_p),
-                ("dictionary", ctypes.c_void_p), ("release", ctypes.c_void_p), ("private_data", ctypes.c_void_p))
-
-
-class _Array(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_int64), ("null_count", ctypes.c_int64), ("offset", ctypes.c_int64),
-                ("n_buffers", ctypes.c_int64), ("n_children", ctypes.c_int64), ("buffers", ctypes.c_void_p),
-                ("children", ctypes.c_void_p), ("dictionary", ctypes.c_void_p), ("release", ctypes.c_void_p),
-                ("private_data", ctypes.c_void_p))
-
-
-_live: dict[int, tuple[Any, ...]] = {}
-"""What exported arrays point to, until Polars lets go of them."""
-
-
-def _let_go_schema(schema: Any) -> None:
-    schema.contents.release = None
-
-
-def _let_go_array(array: Any) -> None:
-    _live.pop(array.contents.private_data, None)
-    array.contents.release = None
-
-
-_release_schema = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Schema))(_let_go_schema)
-_release_array = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Array))(_let_go_array)
-_capsule: Callable[[int, bytes, None], object] = ctypes.pythonapi.PyCapsule_New
-_capsule.restype = ctypes.py_object  # type: ignore[attr-defined]
-_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]  # type: ignore[attr-defined]
-
-
-class _Views:
-    """An array of string views in the form that ``pl.Series`` asks for."""
-
-    def __init__(self, views: npt.NDArray[np.int32], valid: npt.NDArray[np.uint8], nulls: int,
-                 buffers: list[npt.NDArray[np.uint8]]) -> None:
-        self._parts = views, valid, nulls, buffers
-
-    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
-        views, valid, nulls, buffers = self._parts
-        schema = _Schema(b"vu", b"", None, 2, 0, None, None, ctypes.cast(_release_schema, ctypes.c_void_p), None)
-        sizes = np.array([len(b) for b in buffers], np.int64)
-        pointers = (ctypes.c_void_p * (3 + len(buffers)))(
-            valid.ctypes.data if nulls else None, views.ctypes.data, *(b.ctypes.data for b in buffers),
-            sizes.ctypes.data)
-        key = ctypes.addressof(pointers)
-        array = _Array(len(views), nulls, 0, 3 + len(buffers), 0, key, None, None,
-                       ctypes.cast(_release_array, ctypes.c_void_p), key)
-        _live[key] = (views, valid, buffers, sizes, pointers)
-        self._kept = schema, array
-        return (_capsule(ctypes.addressof(schema), b"arrow_schema", None),
-                _capsule(ctypes.addressof(array), b"arrow_array", None))
 
 
 def column(space: Space, offset: I64, length: I64, replaced: Mapping[int, str | None] | None = None) -> pl.Series:
@@ -125,4 +68,8 @@ def column(space: Space, offset: I64, length: I64, replaced: Mapping[int, str | 
     null = length < 0
     nulls = int(null.sum())
     valid = np.packbits(~null, bitorder="little")
-    return pl.Series(_Views(views, valid, nulls, buffers))
+    sizes = np.array([len(b) for b in buffers], np.int64)
+    places = [valid.ctypes.data if nulls else None, views.ctypes.data, *(b.ctypes.data for b in buffers),
+              sizes.ctypes.data]
+    return arrow.column_of(arrow.schema_of(b"vu"), arrow.array_of(n, nulls, 0, places, (),
+                                                                  (views, valid, buffers, sizes)))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from netdiag.tables.outside import laid
 from netdiag.tables.schema import empty, schema
 from netdiag.tables.sip import Transaction
 from netdiag.tables.sip_groups import first_of, group_codes, last_of, lists, taken
@@ -36,13 +37,14 @@ def build(tables: Tables) -> pl.DataFrame:
     sip = hop_messages(tables)
     acks = sip.select("message", *_DIALOG, "key", *_HOP, "client_port", "server_port").filter(sip["method"] == "ACK")
     others = (sip["method"] != "ACK").fill_null(True) & (sip["cseq_method"] != "ACK")
-    data = sip.select("message", *_DIALOG, "cseq_method", "method", "status", "key", "to_tag", *_HOP, "transport",
-                      "ts_ns").filter(others)
-    if not len(data):
+    rows = others.arg_true()
+    if not len(rows):
         return empty(Transaction)
-    codes, count = group_codes(data, [*_DIALOG, "cseq_method", "key", *_HOP, "transport"])
-    request = data["method"].is_not_null().to_numpy()
-    codes, count = _join_detours(data, codes, count, request)
+    names = [*_DIALOG, "cseq_method", "key", *_HOP, "transport"]
+    codes, count = group_codes(sip.select(names)[rows], names)
+    data = sip.select("message", "status", "to_tag", "ts_ns")[rows]
+    request = sip["method"].is_not_null().gather(rows).to_numpy()
+    codes, count = _join_detours(sip, rows, codes, count, request)
 
     status = data["status"].fill_null(0).to_numpy()
     final = status >= 200
@@ -63,7 +65,7 @@ def build(tables: Tables) -> pl.DataFrame:
     asked_ns = taken(ns, asked)
     delay = (taken(ns, replied) - asked_ns) / 1e9
     out = sip.select("dialog", "point", "call_id", "cseq", "branch", "client", "client_port", "server", "server_port",
-                     "transport", "key", "cseq_method")[others.arg_true().to_numpy()[head]].with_columns(
+                     "transport", "key", "cseq_method")[rows.to_numpy()[head]].with_columns(
         transaction=pl.int_range(count, dtype=pl.UInt32),
         method=pl.col("cseq_method"),
         to_tag=taken(data["to_tag"], asked),
@@ -80,14 +82,17 @@ def build(tables: Tables) -> pl.DataFrame:
         midstream=pl.Series(asked < 0),
         response_s=delay.set(delay < 0, None),
     )
+    # of no use for what follows, which needs much memory of its own
+    del data, ns, message, codes, request, status, final, same, decisive, early
     cancels = out.filter(pl.col("method") == "CANCEL").select(*_DIALOG, "key", *_HOP).unique()
     cancels = cancels.with_columns(method=pl.lit("INVITE"), cancelled=pl.lit(True))
     out = out.join(cancels, on=[*_DIALOG, "key", *_HOP, "method"], how="left", maintain_order="left").with_columns(
         pl.col("cancelled").fill_null(False), ack_messages=_acks(out, acks))
-    return out.select(pl.col(name).cast(dtype) for name, dtype in schema(Transaction).items())
+    return laid(out.select(pl.col(name).cast(dtype) for name, dtype in schema(Transaction).items()),
+                tables.packets.space)
 
 
-def _join_detours(data: pl.DataFrame, codes: I64, count: int, request: Mask) -> tuple[I64, int]:
+def _join_detours(sip: pl.DataFrame, rows: pl.Series, codes: I64, count: int, request: Mask) -> tuple[I64, int]:
     """Joins responses that came from, or went to, another address than the request's with their request.
 
     Only where the request has no other answer, and only one such request shares an address with them.
@@ -97,8 +102,9 @@ def _join_detours(data: pl.DataFrame, codes: I64, count: int, request: Mask) -> 
     if not len(open_) or not len(loose):
         return codes, count
     key = [*_DIALOG, "cseq_method", "key"]
-    left = data.select(*key, *_HOP)[replied[loose]].with_columns(loose=pl.Series(loose))
-    right = data.select(*key, *_HOP)[asked[open_]].with_columns(open=pl.Series(open_))
+    place = rows.to_numpy()
+    left = sip.select(*key, *_HOP)[place[replied[loose]]].with_columns(loose=pl.Series(loose))
+    right = sip.select(*key, *_HOP)[place[asked[open_]]].with_columns(open=pl.Series(open_))
     alone = right.filter(pl.len().over(key) == 1)
     pairs = left.join(alone, on=key, suffix="_open").filter(
         (pl.col("client") == pl.col("client_open")) | (pl.col("server") == pl.col("server_open"))

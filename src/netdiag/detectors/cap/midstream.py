@@ -63,10 +63,11 @@ def detect(tables: Tables, settings: dict[str, float]) -> Detection:
         "flow", keep="first", maintain_order=True)
     if not begun.height:
         return clear(f"{number_of(flows.height, 'flows')}: all begin inside the capture, as far as they show it")
-    met = flows.select("flow", "point", "a", "a_port", "b", "b_port", "first_ns", "last_ns").join(
-        begun, on="flow", maintain_order="left")
+    begun = begun.sort("flow")
+    met = begun.hstack(flows.select("point", "first_ns", "last_ns")[begun["flow"]])  # the row of a flow is its number
     occurrences = []
-    for f, meant in accounts(met):
+    for told, meant in accounts(met):
+        f = flows.row(told["flow"], named=True) | told
         where = f" at {f['point']}" if len(tables.points) > 1 else ""
         occurrences.append(Occurrence(
             subject=f"{f['a']}:{f['a_port']} → {f['b']}:{f['b_port']}", group=(f["point"],),
@@ -86,8 +87,8 @@ def _tcp(tables: Tables, early: dict[str, int]) -> pl.DataFrame:
              | (pl.col("rst_by_server") & (pl.col("packets_server") <= resets))
              | (pl.col("rst_by_client") & (pl.col("packets_client") <= resets)))
     late = pl.col("first_ns") > pl.col("point").replace_strict(early, return_dtype=pl.Int64)
-    return tables.tcp.filter(pl.col("midstream") & ~(late & unmet)).select(
-        "flow", packet="first_packet", what=pl.lit("its first packet is no SYN"))
+    begun = tables.tcp.select("flow", "first_packet", begun=pl.col("midstream") & ~(late & unmet)).filter("begun")
+    return begun.select("flow", packet="first_packet", what=pl.lit("its first packet is no SYN"))
 
 
 def _sip(tables: Tables) -> pl.DataFrame:

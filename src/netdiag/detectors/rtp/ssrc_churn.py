@@ -21,9 +21,8 @@ test, which returns the same numbers. Multicast, where many send to one port.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -71,8 +70,7 @@ BUDGET = 2_000_000
 MINUTE_NS = 60_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Sign:
+class _Sign(NamedTuple):
     kind: str
     streams: tuple[dict[str, Any], ...]
     summary: str
@@ -100,7 +98,11 @@ def _in_turns(tables: Tables, audio: pl.DataFrame, settings: dict[str, float]) -
     crowded = audio.filter((pl.len().over(place) > 1) & (pl.col("packets") >= settings["min_turns"] / 2))
     pairs, read = 0, 0
     size = tables.packets.flow_size
-    for group in crowded.sort("first_ns").partition_by(place, maintain_order=True):
+    # Places by their rows alone: hundreds of thousands of frames would be large.
+    places = crowded.select(*place, "first_ns").with_row_index("row").sort("first_ns").group_by(
+        place, maintain_order=True).agg("row")["row"]
+    for rows in places:
+        group = crowded[rows]
         if realm(group["destination"][0]) == "multicast":
             continue
         lines: list[dict[str, Any]] = list(group.iter_rows(named=True))
