@@ -13,6 +13,7 @@ import dataclasses
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from netdiag import __version__, diagnosis, inventory, registry
 from netdiag.errors import RegistryError
@@ -46,8 +47,7 @@ CAPS: dict[Cap, tuple[Confidence, str]] = {
 """The surest that a finding can be that rests on what a gate calls into question, and why."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Gate:
+class _Gate(NamedTuple):
     """What one gate that fired touches."""
 
     pattern: Pattern

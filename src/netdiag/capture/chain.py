@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ _WIDEST, _RECORDS = 1 << 28, 1 << 20
 """With long records the window may be that wide, or hold so many of them: fewer, longer steps (measured)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """How the records of a file lie behind one another. Places given to it hold a whole record header."""
 
     head: int

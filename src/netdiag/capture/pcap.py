@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,7 @@ _NEVER, _ALWAYS, _MAYBE = range(3)
 _RESERVED = 0x03FF0000
 
 
-@dataclass(slots=True)
-class _Form:
+class _Form(NamedTuple):
     """One variant."""
 
     name: str

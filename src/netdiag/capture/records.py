@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,7 @@ NO_PACKET = 0xFFFF
 """Link type of records that hold no packet (pcapng custom and journal blocks)."""
 
 
-@dataclass(slots=True)
-class Records:
+class Records(NamedTuple):
     """A batch of frames in file order."""
 
     offset: I64

@@ -63,8 +63,9 @@ def _child(work: Callable[[], int], parent: int) -> None:
         _end_with(parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         # The tables hold many small objects and hardly a cycle: at the default of 700 the collector walks them over and
-        # over, for some 5 % of the time (measured).
-        gc.set_threshold(100_000, 50, 100)
+        # over, for some 5 % of the time (measured). Imports make 100 000, and a first walk over those, which finds
+        # nothing, takes 25 ms: a small capture does without.
+        gc.set_threshold(250_000, 50, 100)
         _keep_memory()
         for name, value in (dict.fromkeys(_THREADS, "1") | _POLARS_MEMORY).items():
             os.environ.setdefault(name, value)

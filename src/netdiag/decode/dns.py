@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 import dns.exception
 import dns.name
@@ -42,8 +42,7 @@ _REPEATED = 512
 _RECORD = struct.Struct(">HHIH")
 
 
-@dataclass(slots=True)
-class Headers:
+class Headers(NamedTuple):
     """Header fields of n messages, each an array of length n."""
 
     id: npt.NDArray[np.uint16]
@@ -60,8 +59,7 @@ class Headers:
     """Shape (n, 4): questions, answers, authority and additional records."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """First question of a message."""
 
     name: str
@@ -71,8 +69,7 @@ class Question:
     """Position behind the question section's first entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(NamedTuple):
     """What stands behind the question."""
 
     answers: tuple[str, ...]

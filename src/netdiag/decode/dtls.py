@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from netdiag.decode import tls_hello
 
@@ -31,8 +32,7 @@ USE_SRTP = 14
 """Extension number (RFC 5764 §4.1.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record; its body is ``start`` to ``end`` of the datagram."""
 
     type: int
@@ -43,8 +43,7 @@ class Record:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(NamedTuple):
     """A piece of a handshake message, in clear (RFC 6347 §4.2.2)."""
 
     type: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,7 @@ NUMBERED = (ERSPAN, GENEVE, GRE, HEP, PBB, PPPOE, VLAN, VXLAN, GPE)
 """Kinds with an ``ident``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One tag or tunnel header."""
 
     kind: int

@@ -6,7 +6,7 @@ TCP comes as one whole message a datagram, without TCP's header: it counts as a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ _SIP, _RTCP = 1, 5
 most agents: it counts where its first byte has RTP's version (RFC 3550 §5.1), which no JSON has."""
 
 
-@dataclass(slots=True)
-class Hep:
+class Hep(NamedTuple):
     """Messages of a batch; where ``good`` is False the others mean nothing."""
 
     good: npt.NDArray[np.bool_]

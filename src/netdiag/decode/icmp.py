@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Errors of ICMP quote the packet: RFC 1122 §3.2.2; the numbers: RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1.
 ERRORS4 = (3, 4, 5, 11, 12)
@@ -42,8 +42,7 @@ _CHAIN = 8
 """Extension headers followed; RFC 8200 §4.1 names seven in their recommended order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """What is left of the packet that failed."""
 
     version: int

@@ -5,7 +5,7 @@ Link types are LINKTYPE_ values (tcpdump.org/linktypes.html).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,7 @@ _DEPTH = 16
 """Tags and labels followed in one frame; real stacks are far shorter (practice)."""
 
 
-@dataclass(slots=True)
-class Network:
+class Network(NamedTuple):
     """Where the network header of each frame starts."""
 
     at: I64

@@ -6,7 +6,7 @@ RFC 3551 tables 4 and 5 (static payload types), RFC 8285 (header extensions).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,7 @@ STATIC_TYPES: dict[int, tuple[str, int]] = {
 """Payload type to encoding name and clock rate in Hz (RFC 3551 tables 4 and 5). G.722 is 8000 by §4.5.2."""
 
 
-@dataclass(slots=True)
-class RtpHeaders:
+class RtpHeaders(NamedTuple):
     """Header fields of n packets, one array of length n each."""
 
     sequence: U16

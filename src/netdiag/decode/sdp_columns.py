@@ -6,7 +6,7 @@ out; the text around them is the same for all calls of a device, and is parsed o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ _ADDRESS, _PORT = "\x01", 40000
 _IP4, _IP6 = (np.frombuffer(b"c=IN IP" + version, "<u8")[0] for version in (b"4", b"6"))
 
 
-@dataclass(slots=True)
-class Bodies:
+class Bodies(NamedTuple):
     """Positions in a buffer of many bodies; rows that are not ``usual`` mean nothing."""
 
     usual: Mask

@@ -7,7 +7,7 @@ parses its text with ``decode.sip``; both ways give the same answer for usual sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,7 @@ _SEPARATORS = 6
 """Parameters passed over before the wanted one; behind that the row is odd."""
 
 
-@dataclass(slots=True)
-class Span:
+class Span(NamedTuple):
     """Begin and end of one value in each message; end ABSENT where there is none."""
 
     begin: I64
@@ -67,8 +66,7 @@ def method_codes(data: U8, at: I64, length: I64) -> I64:
     return out
 
 
-@dataclass(slots=True)
-class StartLines:
+class StartLines(NamedTuple):
     method: I64
     """Index into METHODS; -1 for a response."""
     status: I64

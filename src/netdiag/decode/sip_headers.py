@@ -11,7 +11,7 @@ Sources: RFC 3261 §7.3.1 (folding, white space before the colon, case), §7.3.3
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,8 +111,7 @@ class Wanted:
         self.first[_CR | _LF << 8] = _BLANK_CR
 
 
-@dataclass(slots=True)
-class HeaderTable:
+class HeaderTable(NamedTuple):
     """Positions in the buffer; arrays over messages, ``begin``/``end`` also over the wanted fields (first axis)."""
 
     begin: I64

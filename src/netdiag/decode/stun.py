@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,8 +69,7 @@ _XOR_CRC = 0x5354554E
 """RFC 8489 §14.7."""
 
 
-@dataclass(slots=True)
-class Headers:
+class Headers(NamedTuple):
     """Fixed headers of n messages (RFC 8489 §5)."""
 
     kind: U8
@@ -191,8 +191,7 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message, read whole."""
 
     raw: bytes

@@ -7,7 +7,7 @@ or copies of a frame, which each direction has its own, and are no part of a pat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ NSH_CARRIES = {1: IP4, 2: IP6, 3: ETHERNET, 4: NSH, 5: MPLS}
 Linux)."""
 
 
-@dataclass(slots=True)
-class Tag:
+class Tag(NamedTuple):
     """Tags of one kind."""
 
     good: Mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,7 @@ WIDTH = 40
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, TIMESTAMPS = 0, 1, 2, 3, 4, 8
 
 
-@dataclass(frozen=True, slots=True)
-class SynOptions:
+class SynOptions(NamedTuple):
     """Columns of equal length; -1 where the option is absent or malformed."""
 
     mss: npt.NDArray[np.int32]

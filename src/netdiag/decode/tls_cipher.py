@@ -7,8 +7,7 @@ RFC 7905 (ChaCha20-Poly1305), RFC 8446 §5.2, §5.3, §7.1 to §7.3 (TLS 1.3).
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -22,8 +21,7 @@ _BLOCK = 16  # AES
 _TLS11, _TLS12 = 0x0302, 0x0303
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(NamedTuple):
     """What of a cipher suite decides how records are protected."""
 
     mode: str

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA, HEARTBEAT = 20, 21, 22, 23, 24
 """ContentType (RFC 8446 §5.1; heartbeat: RFC 6520 §3)."""
@@ -32,8 +33,7 @@ _HELLO = re.compile(rb"\x16\x03[\x00-\x04]..([\x01\x02])\x00..\x03[\x00-\x04]", 
 _SHORT_HELLO = re.compile(rb"\x16\x03[\x00-\x04]\x00[\x01-\x05][\x01\x02]", re.DOTALL)
 
 
-@dataclass(slots=True)
-class Record:
+class Record(NamedTuple):
     """One record; ``start`` and ``end`` are positions in the stream, the body is ``end - start - 5`` bytes."""
 
     type: int
@@ -46,8 +46,7 @@ class Record:
         return self.end - self.start - 5
 
 
-@dataclass(slots=True)
-class Message:
+class Message(NamedTuple):
     """One handshake message in clear: ``body`` without its 4-byte header; ``end`` is where its last byte ends."""
 
     type: int
@@ -56,8 +55,7 @@ class Message:
     end: int
 
 
-@dataclass(slots=True)
-class ClearAlert:
+class ClearAlert(NamedTuple):
     level: int
     description: int
     end: int

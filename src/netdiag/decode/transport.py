@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,7 @@ _BLANK = np.zeros(256, bool)
 _BLANK[[0, 10, 13]] = True
 
 
-@dataclass(slots=True)
-class Transport:
+class Transport(NamedTuple):
     """Ports, payload place and a guess at its kind for TCP and UDP rows of a batch."""
 
     good: npt.NDArray[np.bool_]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -35,8 +34,7 @@ _USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """What a certificate says; the fields mean what ``netdiag.tables.certs.Certificate`` says of them."""
 
     sha256: str
@@ -167,7 +165,7 @@ def parse(der: bytes) -> Parsed:
     elif caught:
         problems.append("breaks a rule of RFC 5280 that cryptography warns of")
     if problems:
-        object.__setattr__(result, "problem", "; ".join(dict.fromkeys(problems)))
+        return result._replace(problem="; ".join(dict.fromkeys(problems)))
     return result
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdiag.model import CaptureSummary, Evidence, Finding, Incident, Outcome, Report, Severity, Status
 from netdiag.render import words
@@ -30,8 +31,7 @@ FAILURES = 3
 """Outcomes of one kind that are named (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One thing that is wrong: an incident with its mechanism, or a finding that stands alone."""
 
     incident: Incident | None
@@ -39,8 +39,7 @@ class Block:
     impacts: tuple[Finding, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """All evidence of a finding in one file."""
 
     point: str
@@ -49,8 +48,7 @@ class Place:
     filters: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """Patterns that stayed open for the same reason."""
 
     patterns: tuple[str, ...]
@@ -69,8 +67,7 @@ class Oddity:
     first_frame: int
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     blocks: tuple[Block, ...]
     gates: tuple[Finding, ...]
     questions: tuple[Question, ...]

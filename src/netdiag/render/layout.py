@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
 
@@ -20,8 +20,7 @@ _SEVERITY = {Severity.CRITICAL: "1;97;41", Severity.HIGH: "1;31", Severity.MEDIU
 _CONFIDENCE = {Confidence.CONFIRMED: "1", Confidence.PROBABLE: "", Confidence.SUSPECTED: "2"}
 
 
-@dataclass(frozen=True, slots=True)
-class Palette:
+class Palette(NamedTuple):
     """SGR codes when ``colour``, else nothing at all."""
 
     colour: bool = False

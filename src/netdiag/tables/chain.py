@@ -7,10 +7,9 @@ All paths from the leaf are listed, each with how it ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from netdiag.decode import x509
 from netdiag.tables.certs import Certificate
 from netdiag.tables.roots import Root, Roots, public_key
 
@@ -24,8 +23,7 @@ MISSING = "missing-issuer"
 SELF_SIGNED = "self-signed"
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """One way up from the leaf."""
 
     certs: tuple[int, ...]
@@ -37,8 +35,7 @@ class Path:
     anchor: str
     """Name of the root, or of the missing issuer, or of the self-signed certificate; RFC 4514 text."""
 
-@dataclass(frozen=True, slots=True)
-class ChainFacts:
+class ChainFacts(NamedTuple):
     """What the sent certificates are to each other; positions count from 0, the leaf."""
 
     length: int
@@ -117,6 +114,7 @@ def _analyse(chain: tuple[Certificate, ...], roots: Roots) -> ChainFacts:
 
 @lru_cache(maxsize=2048)
 def _key(der: bytes) -> bytes:
+    from netdiag.decode import x509  # takes long to import, and most captures hold no certificate
     certificate = x509.load(der)
     if certificate is None:
         return b""
@@ -127,6 +125,7 @@ def _key(der: bytes) -> bytes:
 
 
 def _links(chain: Sequence[Certificate]) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, int], ...]]:
+    from netdiag.decode import x509
     issuers: list[tuple[int, ...]] = []
     broken: list[tuple[int, int]] = []
     for i, child in enumerate(chain):
@@ -190,6 +189,7 @@ class _Walk:
         return a == b or (self.chain[a].subject_der == self.chain[b].subject_der and self.keys[a] == self.keys[b])
 
     def _issuing_root(self, cert: Certificate) -> Root | None:
+        from netdiag.decode import x509
         for root in self.roots.named(cert.issuer_der):
             if x509.issued_by(cert.der, root.der) is not False:
                 return root

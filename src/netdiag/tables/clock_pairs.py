@@ -9,9 +9,8 @@ SAMPLE, the same share of them is chosen at each point by their content, so that
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +50,7 @@ U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class ClockPair:
+class ClockPair(NamedTuple):
     """Two points. Offsets are the clock of ``b`` less the clock of ``a``, ns, at the first matched packet."""
 
     a: str

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +33,7 @@ SENDERS = 256
 """Sources whose reports are looked at, those with most of them first (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackStep:
+class BackStep(NamedTuple):
     """A packet that is stamped earlier than the packet before it in the same file, by more than 1 ms."""
 
     point: str
@@ -53,8 +51,7 @@ class BackStep:
     """Pairs of hosts among those that go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class SenderClock:
+class SenderClock(NamedTuple):
     """The clock of one source of RTCP sender reports against the clock of the capture."""
 
     point: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,7 @@ TCP_LIMIT = 1 << 20
 zone transfers are cut (practice)."""
 
 
-@dataclass(slots=True)
-class _Message:
+class _Message(NamedTuple):
     """One message that passed the header test."""
 
     packet: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -211,8 +211,7 @@ def _agents(tables: Tables, paths: set[int]) -> dict[tuple[int, str, int], str]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     setup: str
     fingerprints: tuple[str, ...]
     packet: int | None

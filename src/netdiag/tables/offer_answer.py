@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -29,8 +29,7 @@ _METHODS = ("INVITE", "ACK", "UPDATE", "PRACK")
 """Methods whose transactions carry offers and answers (RFC 6337 §2.1)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A session description and the message that carries it, at its first sending."""
 
     message: SipMessage

@@ -7,8 +7,7 @@ is not 0), TCP numbers and flags, and the first bytes of the payload. Only flows
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,7 @@ _SIBLINGS = 8
 """Other conversations of a host pair looked at to know whether a point sees that pair (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Alignment:
+class _Alignment(NamedTuple):
     offset: int | None
     """To be added to times of the first point, ns."""
     matched: int

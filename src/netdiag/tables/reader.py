@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +35,7 @@ _NESTED = 4
 """Times that a datagram put together may hold a fragment again (practice: one tunnel is common)."""
 
 
-@dataclass(slots=True)
-class _File:
+class _File(NamedTuple):
     path: str
     point: int
     source: Source

@@ -10,18 +10,18 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from typing import TYPE_CHECKING, NamedTuple
 
 from netdiag.errors import CaptureError
+
+if TYPE_CHECKING:
+    from cryptography import x509  # imported where a certificate is read: most captures show none
 
 _BLOCK = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----.+?-----END (?:TRUSTED |X509 )?CERTIFICATE-----",
                     re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """A trusted certificate."""
 
     subject: str
@@ -56,6 +56,8 @@ class Roots:
 
 def parse(text: bytes, source: str, public: bool) -> Roots:
     """Reads a PEM bundle; a block that cannot be read is counted, not fatal."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
     found: dict[bytes, list[Root]] = {}
     count = skipped = 0
     with warnings.catch_warnings():
@@ -75,7 +77,7 @@ def parse(text: bytes, source: str, public: bool) -> Roots:
 
 def public_key(certificate: x509.Certificate) -> bytes:
     """SubjectPublicKeyInfo in DER; raises what cryptography raises for keys it does not know."""
-    from cryptography.hazmat.primitives.serialization import PublicFormat
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -11,7 +11,7 @@ compound at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,7 @@ U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class Extended:
+class Extended(NamedTuple):
     """Extended reports (RFC 3611), columns of equal length; in order of packets."""
 
     packet: U32
@@ -60,8 +59,7 @@ class Extended:
     cut: npt.NDArray[np.bool_]
 
 
-@dataclass(slots=True)
-class RtcpPackets:
+class RtcpPackets(NamedTuple):
     """What there is to read."""
 
     reports: pl.DataFrame

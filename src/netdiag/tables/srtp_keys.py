@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -32,8 +32,7 @@ NO_KEY = srtp.Line("", "", (), "no key in the signalling")
 BY_DTLS = srtp.Line("", "", (), "keys by DTLS without a key log of it")
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What one message says about the packets of one sender."""
 
     ns: int
@@ -57,8 +56,7 @@ class Told:
     """Where its packets have to go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A key that packets may have, and when it is in force."""
 
     key: srtp.Key

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -205,8 +205,7 @@ def _joined(packets: Packets, row: U32, start: I64, end: I64, side: I64, known: 
                      carrier, times[a:b])
 
 
-@dataclass(slots=True)
-class _Pieces:
+class _Pieces(NamedTuple):
     """Disjoint intervals of a stream in order of place."""
 
     start: I64

@@ -7,7 +7,7 @@ Send and Data indications and in ChannelData (RFC 8656 §11, §12). All of a kin
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,7 @@ _SHIFT, _BY_CHANNEL = 32, 1 << 31
 """Keys of paths inside TURN: flow id, then a channel number with that bit, or an index of an end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(NamedTuple):
     """What goes to and from one peer by one TURN client: a path of its own inside the client's flow."""
 
     flow: int

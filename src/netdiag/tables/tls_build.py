@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -44,8 +44,7 @@ _HANDSHAKE_CELLS = itemgetter(*schema(Handshake))
 _ALERT_CELLS = itemgetter(*schema(Alert))
 
 
-@dataclass(slots=True)
-class _Starts:
+class _Starts(NamedTuple):
     """TLS records at the start of a segment, of flows worth a look; by flow, then in order of time."""
 
     row: Rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netdiag.decode import tls_alerts, tls_hello
 from netdiag.decode import tls_records as rec
@@ -26,8 +26,7 @@ _ALERT = re.compile(rb"\x15\x03[\x00-\x04]\x00\x02[\x01\x02].", re.DOTALL)
 _SSL2_HELLO = re.compile(rb"[\x80-\xff].\x01\x03[\x00-\x03]", re.DOTALL)  # RFC 5246 App. E.2
 
 
-@dataclass(slots=True)
-class ReadAlert:
+class ReadAlert(NamedTuple):
     """An alert in clear, or one that the key log opened."""
 
     packet: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +52,7 @@ def data_segments(tables: Tables, connections: list[int]) -> list[int]:
     return [int((s.length[s.block(c)] > 0).sum()) for c in connections]
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(NamedTuple):
     """Bytes of one side of a connection that were acknowledged and not captured."""
 
     first: int

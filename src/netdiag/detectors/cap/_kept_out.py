@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,7 @@ COMPARED = 1000
 """First fragments whose later ones are looked for at other points (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(NamedTuple):
     """What shows that a filter was at work at a point."""
 
     confidence: Confidence

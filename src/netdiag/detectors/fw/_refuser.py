@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdiag.model import Alternative, Confidence, number_of
 from netdiag.tables.speakers import foreign, hops
 from netdiag.tables.tcp import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Speaker:
+class Speaker(NamedTuple):
     """Who refused, as far as the TTL tells."""
 
     title: str

@@ -21,7 +21,7 @@ a session that worked.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -75,8 +75,7 @@ DETAILED = 200
 """Handshakes whose frames are listed; the others of a flood are counted (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(NamedTuple):
     kind: tuple[str, ...]
     title: str
     text: str

@@ -25,8 +25,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -88,8 +87,7 @@ DETAILED = 200
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Lapse:
+class _Lapse(NamedTuple):
     what: str
     end_ns: int
     methods: tuple[int, ...]

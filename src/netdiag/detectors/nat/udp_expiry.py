@@ -19,7 +19,7 @@ it did not expire now. Where nothing was sent to the old port nothing was lost.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -69,8 +69,7 @@ DETAILED = 200
 KEY = ("point", "identity")
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(NamedTuple):
     """One client's REGISTER from a new port."""
 
     row: dict[str, object]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netdiag.detectors.rtp._legs import SIDES, Leg, Legs, other
 from netdiag.detectors.rtp._reception import SETTLED_NS, Fact, Reception
@@ -13,8 +13,7 @@ PAUSE_MS = 1_000
 """A stream with longer pauses suppresses silence; that it ends means nothing (practice)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deaf:
+class Deaf(NamedTuple):
     """One side of one leg that is not reached."""
 
     leg: Leg

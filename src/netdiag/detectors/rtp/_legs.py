@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,7 @@ def other(side: str) -> str:
     return "callee" if side == "caller" else "caller"
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """One audio line between two SDP descriptions, while neither of them changes."""
 
     call: Call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -41,8 +41,7 @@ def examined(streams: pl.DataFrame, names: set[tuple[str, ...]]) -> dict[tuple[s
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """What a pause is, for people."""
 
     title: str

@@ -24,8 +24,7 @@ new SSRC from the same place. A phone that does not learn at all does what SDP s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -81,8 +80,7 @@ DO_NOW = {"stranger": "Stop the sender that does not belong to the call, and let
                       "learned first."}
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(NamedTuple):
     """What arrives at a relay port, and what goes from there to another place."""
 
     row: dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,8 +33,7 @@ SESSION = pl.when(pl.col("client_random") == "").then(pl.format("{}:{}", "point"
 """The same at every capture point: a device that does not terminate TLS passes the random on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One list of certificates, leaf first, and the handshakes in which one side sent it."""
 
     by: str

@@ -6,7 +6,7 @@ tells them apart from what was sent, and says when that cannot be done.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -35,8 +35,7 @@ REJECTED = (tls.UNKNOWN_CA, tls.BAD_CERTIFICATE, tls.CERTIFICATE_UNKNOWN, tls.CL
 UNDECIDED = "the issuer {} is a root unknown here, or an intermediate that is missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What kind of chain it is, and why that is so."""
 
     kind: str
